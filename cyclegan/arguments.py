@@ -1,0 +1,69 @@
+"""The command line from types, by tyro; its complaints in one line."""
+
+import contextlib
+import inspect
+import io
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from cyclegan.config import explain, spelled_keys
+from cyclegan.errors import BadInput, nearest
+
+
+def parse(
+    command: Callable[..., Any], args: Sequence[str], prog: str, model: type[BaseModel] | None = None
+) -> Any:
+    """Call ``command`` with the arguments that its signature names; none may be left over.
+
+    Raises:
+        BadInput: unknown, missing or wrong arguments.
+    """
+    result, left = parse_known(command, args, prog, model)
+    if left:
+        raise BadInput(f"there is no argument {left[0]!r} ({prog} --help)")
+    return result
+
+
+def parse_known(
+    command: Callable[..., Any], args: Sequence[str], prog: str, model: type[BaseModel] | None = None
+) -> tuple[Any, list[str]]:
+    """As ``parse``, but words that no argument takes are returned; unknown options are refused."""
+    import tyro
+
+    complaints = io.StringIO()
+    try:
+        # --help goes to standard output, complaints to standard error.
+        with contextlib.redirect_stderr(complaints):
+            result, left = tyro.cli(command, args=list(args), prog=prog, return_unknown_args=True)
+    except SystemExit as error:
+        if error.code == 0:
+            raise
+        raise BadInput(_one_line(complaints.getvalue())) from error
+    except ValidationError as error:
+        raise BadInput(explain(error, model or BaseModel)) from error
+    sys.stderr.write(complaints.getvalue())
+    _refuse_unknown(left, command, model)
+    return result, left
+
+
+def _one_line(box: str) -> str:
+    """tyro frames its complaints; the first paragraph inside the frame says what is wrong."""
+    lines = [line.strip(" │╭╮╰╯") for line in box.splitlines()[1:]]
+    wanted = []
+    for line in lines:
+        if not line or set(line) <= {"─"}:
+            break
+        wanted.append(line)
+    return " ".join(wanted).replace(" .", ".")
+
+
+def _refuse_unknown(left: Sequence[str], command: Callable[..., Any], model: type[BaseModel] | None) -> None:
+    known = [*inspect.signature(command).parameters, *(spelled_keys(model) if model else ())]
+    options = ["--" + key.replace("_", "-") for key in known]
+    for word in left:
+        if word.startswith("-"):
+            option = word.split("=")[0]
+            raise BadInput(f"unknown option {option}{nearest(option.replace('_', '-'), options)}")

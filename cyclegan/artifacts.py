@@ -1,0 +1,160 @@
+"""A generator on disk: a folder with model.safetensors, config.json and README.md; nothing pickled."""
+
+import inspect
+import os
+import shutil
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from cyclegan import __version__
+from cyclegan.config import Frozen, explain
+from cyclegan.errors import BadInput
+from cyclegan.networks import build
+
+WEIGHTS, CONFIG, MODEL_CARD = "model.safetensors", "config.json", "README.md"
+
+
+class NetworkConfig(Frozen):
+    name: str
+    arguments: dict[str, str | int | float | bool]
+
+
+class GeneratorConfig(Frozen):
+    """config.json: how to build the network, what it expects, and what it rests on."""
+
+    format: Literal["cyclegan-generator/1"] = "cyclegan-generator/1"
+    network: NetworkConfig
+    channels: Literal[1, 3]
+    size: int
+    multiple_of: int
+    value_range: tuple[float, float] = (-1.0, 1.0)
+    background: tuple[int, int, int] = (255, 255, 255)
+    domain: str
+    direction: Literal["AtoB", "BtoA"]
+    source: str
+    target: str
+    card_sha256: str | None
+    licences: dict[str, str]
+    seed: int
+    steps: int
+    images_seen: int
+    cyclegan_version: str = __version__
+
+
+def save_generator(folder: Path, state: dict[str, Tensor], config: GeneratorConfig) -> None:
+    """Write the artifact, whole or not at all; an older one at the same place is replaced."""
+    with new_folder(folder) as partial:
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+        save_file(tensors, partial / WEIGHTS, metadata={"format": "pt"})
+        (partial / CONFIG).write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        (partial / MODEL_CARD).write_text(_model_card(config), encoding="utf-8")
+
+
+class new_folder:
+    """A temporary folder beside ``target`` that takes its place when the block ends well."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+        self.partial = target.with_name(f".{target.name}.{os.getpid()}.part")
+
+    def __enter__(self) -> Path:
+        shutil.rmtree(self.partial, ignore_errors=True)
+        self.partial.mkdir(parents=True)
+        return self.partial
+
+    def __exit__(self, kind: type | None, *_: Any) -> None:
+        if kind is not None:
+            shutil.rmtree(self.partial, ignore_errors=True)
+            return
+        for path in (*self.partial.iterdir(), self.partial):
+            _flush(path)
+        old = self.target.with_name(f".{self.target.name}.{os.getpid()}.old")
+        if self.target.exists():
+            self.target.rename(old)
+        self.partial.rename(self.target)
+        _flush(self.target.parent)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _flush(path: Path) -> None:
+    """To the disk, not only to the system's cache, before the rename says that it is there."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def read_config(folder: Path) -> GeneratorConfig:
+    """What a saved generator says of itself.
+
+    Raises:
+        BadInput: not a generator's folder, a file missing, or a config that does not hold.
+    """
+    if not folder.is_dir():
+        raise BadInput(f"{folder}: no such folder; a generator is a folder with {WEIGHTS} and {CONFIG}")
+    for name in (CONFIG, WEIGHTS):
+        if not (folder / name).is_file():
+            raise BadInput(f"{folder}: has no {name}; a generator is a folder with {WEIGHTS} and {CONFIG}")
+    try:
+        return GeneratorConfig.model_validate_json((folder / CONFIG).read_bytes())
+    except ValidationError as error:
+        raise BadInput(f"{folder / CONFIG}: {explain(error, GeneratorConfig)}") from error
+
+
+def load_generator(folder: Path) -> tuple[nn.Module, GeneratorConfig]:
+    """The network with its weights, in evaluation mode on the CPU, and its config.
+
+    Raises:
+        BadInput: as ``read_config``, or weights that are damaged or do not fit the network.
+    """
+    config = read_config(folder)
+    network = build("generator", config.network.name, config.network.arguments)
+    try:
+        network.load_state_dict(load_file(folder / WEIGHTS))
+    except SafetensorError as error:
+        raise BadInput(f"{folder / WEIGHTS}: is damaged ({error})") from error
+    except RuntimeError as error:
+        findings = " ".join(str(error).split())
+        raise BadInput(f"{folder / WEIGHTS}: does not fit {CONFIG} ({findings})") from error
+    return network.eval().requires_grad_(False), config
+
+
+def _model_card(config: GeneratorConfig) -> str:
+    arguments = ", ".join(f"{key} {value}" for key, value in config.network.arguments.items())
+    licences = "\n".join(f"- {side}: {licence}" for side, licence in sorted(config.licences.items()))
+    return f"""---
+library_name: cyclegan
+pipeline_tag: image-to-image
+tags: [cyclegan, unpaired-image-to-image]
+---
+# {config.source} to {config.target}
+
+A CycleGAN generator of the domain `{config.domain}`, direction {config.direction}. What it gives is
+made by a machine.
+
+- Network: {config.network.name} ({arguments})
+- Images: {config.channels} channel(s), values {config.value_range[0]:g} to {config.value_range[1]:g},
+  trained at {config.size}x{config.size}; height and width are padded to multiples of {config.multiple_of}
+- Training: {config.steps:,} steps, {config.images_seen:,} images of A, seed {config.seed},
+  cyclegan {config.cyclegan_version}, weights averaged over the run (EMA)
+
+## Licences of the training images
+{licences}
+
+## Use
+```
+cyclegan translate THIS_FOLDER photos/ translated/
+```
+"""
+
+
+def network_arguments(network: nn.Module, chosen: dict[str, Any]) -> dict[str, Any]:
+    """All constructor arguments of ``network``: the chosen ones over its defaults."""
+    parameters = inspect.signature(type(network)).parameters
+    return {name: chosen.get(name, parameter.default) for name, parameter in parameters.items()}

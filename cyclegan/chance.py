@@ -1,0 +1,25 @@
+"""Chance is a function, not a history: every random choice comes from (seed, purpose, index).
+
+Nothing here keeps a state, so a choice can be made again from its index alone, in any process,
+in any order.
+"""
+
+import hashlib
+
+import numpy as np
+
+
+def seed_for(seed: int, purpose: str, index: int) -> int:
+    """A 128-bit seed for one choice: the run's ``seed``, what it is for, and which one it is."""
+    key = f"{seed}/{purpose}/{index}".encode()
+    return int.from_bytes(hashlib.blake2b(key, digest_size=16).digest(), "little")
+
+
+def rng(seed: int, purpose: str, index: int) -> np.random.Generator:
+    """A fresh generator for one choice; Philox takes the key as it is, so making one is cheap."""
+    return np.random.Generator(np.random.Philox(key=seed_for(seed, purpose, index)))
+
+
+def permutation(seed: int, purpose: str, epoch: int, length: int) -> np.ndarray:
+    """The order in which ``length`` items are shown in one ``epoch``."""
+    return rng(seed, purpose, epoch).permutation(length)

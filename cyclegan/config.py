@@ -1,0 +1,275 @@
+"""Typed settings: what a recipe in experiments/ and the command line can say, each default once."""
+
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from cyclegan.errors import BadInput, nearest
+
+
+class Frozen(BaseModel):
+    """Settings do not change while a run goes on, and a key that nobody reads is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class DataSettings(Frozen):
+    root: Path | None = Field(None, description="folder with trainA, trainB and, if there are, testA, testB")
+    a: Path | None = Field(None, description="any folder of pictures, as domain A; goes with --data.b")
+    b: Path | None = Field(None, description="any folder of pictures, as domain B; goes with --data.a")
+    held_out: float = Field(
+        0.1, gt=0, lt=1, description="share of --data.a and --data.b kept out of training, for the samples"
+    )
+    channels: Literal[1, 3] = Field(
+        3, description="1: grey, 3: colour; files of the other kind are converted"
+    )
+    background: tuple[int, int, int] = Field(
+        (255, 255, 255), description="RGB colour under transparent pixels"
+    )
+    skip_bad: bool = Field(False, description="train without the files that cannot be used")
+    memory_gib: float = Field(
+        4.0, ge=0, description="decoded images beyond this size are kept on disk, not in memory"
+    )
+    workers: int | None = Field(
+        None, ge=0, description="processes that load images; default 0 on a CPU, 4 for each GPU"
+    )
+
+
+class AugmentSettings(Frozen):
+    preset: Literal["resize_and_crop", "scale_shortside_and_crop", "crop", "resize"] = Field(
+        "resize_and_crop", description="how an image comes to the training size"
+    )
+    load_size: int | None = Field(
+        None, ge=1, description="size before the random crop; default 286/256 of --size, as in the paper"
+    )
+    flip: bool = Field(True, description="mirror half of the images")
+    transforms: tuple[dict[str, Any], ...] = Field(
+        (), description="more albumentations transforms by name, e.g. {name: ColorJitter, hue: 0.05}"
+    )
+
+
+class GeneratorSettings(Frozen):
+    """What is left out takes the network's own default; what the network lacks is refused."""
+
+    name: str = Field("resnet", description="network of both generators")
+    filters: int | None = Field(None, ge=1, description="features after the first layer")
+    blocks: int | None = Field(None, ge=0, description="residual blocks")
+    norm: Literal["instance", "batch", "none"] | None = Field(None, description="normalization")
+    upsample: Literal["transpose", "resize"] | None = Field(
+        None, description="transpose as in the paper; resize is free of checkerboards"
+    )
+    residual: bool | None = Field(
+        None, description="the network adds to the image instead of making it anew; begins as the identity"
+    )
+
+
+class DiscriminatorSettings(Frozen):
+    name: str = Field("patchgan", description="network of both discriminators")
+    filters: int | None = Field(None, ge=1, description="features after the first layer")
+    layers: int | None = Field(None, ge=1, le=5, description="strided layers; 3 see 70x70 pixels")
+    norm: Literal["instance", "batch", "none"] | None = Field(None, description="normalization")
+
+
+class LossSettings(Frozen):
+    adversarial: str = Field("lsgan", description="lsgan, vanilla, hinge or wgan-gp")
+    lambda_adversarial_ab: float = Field(1.0, ge=0, description="weight of G_AB's adversarial loss")
+    lambda_adversarial_ba: float = Field(1.0, ge=0, description="weight of G_BA's adversarial loss")
+    lambda_cycle_a: float = Field(10.0, ge=0, description="weight of |rec_a - real_a|")
+    lambda_cycle_b: float = Field(10.0, ge=0, description="weight of |rec_b - real_b|")
+    lambda_identity_a: float = Field(5.0, ge=0, description="weight of |G_BA(real_a) - real_a|")
+    lambda_identity_b: float = Field(5.0, ge=0, description="weight of |G_AB(real_b) - real_b|")
+    lambda_gradient_penalty: float = Field(10.0, ge=0, description="weight of wgan-gp's penalty")
+
+
+class OptimizerSettings(Frozen):
+    """Adam, for generators and discriminators alike."""
+
+    lr: float = Field(2e-4, gt=0, description="learning rate of the generators")
+    lr_discriminator: float | None = Field(None, gt=0, description="of the discriminators; default: lr")
+    beta1: float = Field(0.5, ge=0, lt=1, description="Adam's first decay")
+    beta2: float = Field(0.999, ge=0, lt=1, description="Adam's second decay")
+    schedule: Literal["linear", "cosine", "constant"] = Field(
+        "linear", description="how the rate falls to 0 after decay_from"
+    )
+    decay_from: float = Field(
+        0.5, ge=0, le=1, description="share of the run at full rate; the paper's is 100 of 200 epochs"
+    )
+
+
+class SampleSettings(Frozen):
+    every: int = Field(1000, ge=1, description="steps between two grids")
+    count: int = Field(8, ge=1, description="held-out images of each domain on a grid")
+    translate: int = Field(100, ge=0, description="held-out images of each domain translated at the end")
+
+
+class CheckpointSettings(Frozen):
+    every: int = Field(1000, ge=1, description="steps between two checkpoints")
+    keep: int = Field(2, ge=1, description="newest checkpoints that stay")
+
+
+class TrainSettings(Frozen):
+    """All settings of a run; the first ones are those that people change most."""
+
+    domain: str | None = Field(None, description="name of a card in data/, or of your own data")
+    steps: int | None = Field(None, ge=1, description="end after so many steps")
+    epochs: float | None = Field(None, gt=0, description="end after so many walks over all of A")
+    images: int | None = Field(None, ge=1, description="end after so many images of A")
+    minutes: float | None = Field(None, gt=0, description="end after so many minutes")
+    batch_size: int = Field(1, ge=1, description="images of A in a step, over all processes")
+    size: int = Field(256, ge=16, description="height and width of training images")
+    precision: Literal["auto", "no", "fp16", "bf16"] = Field(
+        "auto", description="auto: bf16 or fp16 where the hardware is fast at it, else fp32 (no)"
+    )
+    seed: int = Field(0, ge=0, description="the same seed gives the same run")
+    tracker: Literal["wandb", "none"] = Field("wandb", description="where curves and grids go")
+    run_dir: Path | None = Field(None, description="the run's folder; default runs/<domain>/<date-time>")
+    resume: str | None = Field(
+        None, description="go on with the newest run ('latest'), or a run or checkpoint folder"
+    )
+    gradient_accumulation: int = Field(1, ge=1, description="parts in which a step's batch is computed")
+    pool_size: int = Field(50, ge=0, description="fakes in each image pool; 0 turns the pools off")
+    ema_decay: float = Field(0.999, ge=0, lt=1, description="of the averaged generators; 0 turns them off")
+    log_every: int = Field(50, ge=1, description="steps between two lines of metrics.jsonl")
+    project: str = Field("cyclegan", description="project in the tracker")
+    data: DataSettings = DataSettings()
+    augment: AugmentSettings = AugmentSettings()
+    generator: GeneratorSettings = GeneratorSettings()
+    discriminator: DiscriminatorSettings = DiscriminatorSettings()
+    losses: LossSettings = LossSettings()
+    optimizer: OptimizerSettings = OptimizerSettings()
+    samples: SampleSettings = SampleSettings()
+    checkpoint: CheckpointSettings = CheckpointSettings()
+
+    @property
+    def load_size(self) -> int:
+        """Size before the random crop; the paper's 286 for 256, in proportion."""
+        return self.augment.load_size or round(self.size * 286 / 256)
+
+    @model_validator(mode="after")
+    def _refuse_clashes(self) -> "TrainSettings":
+        for clash, message in self._clashes():
+            if clash:
+                raise ValueError(message)
+        return self
+
+    def _clashes(self) -> Iterator[tuple[bool, str]]:
+        data, augment = self.data, self.augment
+        yield (data.a is None) != (data.b is None), "data.a and data.b go together; one of them is missing"
+        yield (
+            data.root is not None and data.a is not None,
+            "data.root and data.a clash; give the folder with trainA and trainB, or two folders",
+        )
+        yield (
+            augment.load_size is not None and augment.load_size < self.size,
+            f"augment.load_size ({augment.load_size}) is smaller than size ({self.size})",
+        )
+        yield (
+            augment.load_size is not None and augment.preset in ("crop", "resize"),
+            f"augment.load_size has no meaning with augment.preset {augment.preset!r}",
+        )
+        yield (
+            self.batch_size % self.gradient_accumulation != 0,
+            f"batch_size ({self.batch_size}) does not divide by "
+            f"gradient_accumulation ({self.gradient_accumulation})",
+        )
+
+
+def spelled_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Every setting's dotted name, as recipes and the command line spell it."""
+    for name, field in model.model_fields.items():
+        yield prefix + name
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from spelled_keys(field.annotation, f"{prefix}{name}.")
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """YAML lets the later of two equal keys win in silence; here they are an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, str):
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"a key must be a word, not {key!r}", key_node.start_mark
+                )
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} appears twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+# YAML 1.1 reads 4e-4 as a word; people who write recipes mean a number.
+_UniqueKeyLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
+)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file that holds a table of settings; tags, duplicate keys and other shapes are refused."""
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{path}: is not UTF-8 text") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" line {mark.line + 1}:" if mark else ""
+        raise BadInput(f"{path}:{line} {getattr(error, 'problem', None) or error}") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise BadInput(f"{path}: must hold 'key: value' lines, not a {type(content).__name__}")
+    return content
+
+
+def validated(model: type[BaseModel], values: Mapping[str, Any], source: str | Path) -> Any:
+    """Make ``model`` from ``values``, or say in one line which key of ``source`` is wrong and how."""
+    try:
+        return model(**values)
+    except ValidationError as error:
+        raise BadInput(f"{source}: {explain(error, model)}") from error
+
+
+def explain(error: ValidationError, model: type[BaseModel]) -> str:
+    """Every finding of pydantic in one line, with the nearest valid spelling of unknown keys."""
+    known = list(spelled_keys(model))
+    findings = []
+    for item in error.errors():
+        key = ".".join(str(part) for part in item["loc"])
+        if item["type"] == "extra_forbidden":
+            findings.append(f"unknown key {key!r}{nearest(key, known)}")
+        elif item["type"] == "value_error":
+            findings.append(str(item["ctx"]["error"]))
+        else:
+            message = item["msg"][0].lower() + item["msg"][1:]
+            findings.append(f"{key}: {message}, not {item['input']!r}")
+    return "; ".join(findings)
+
+
+def to_yaml(settings: BaseModel) -> str:
+    """The complete settings as a recipe that gives the same settings again."""
+    return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False)
+
+
+# From here, from the checkout, or from where pip put them.
+PROJECT_FOLDERS = (Path(), Path(__file__).resolve().parent.parent, Path(sys.prefix, "share", "cyclegan"))
+
+
+def project_files(folder: str) -> dict[str, Path]:
+    """All ``<folder>/<name>.yaml`` (cards in ``data``, recipes in ``experiments``) by name."""
+    found: dict[str, Path] = {}
+    for base in PROJECT_FOLDERS:
+        for path in sorted((base / folder).glob("*.yaml")):
+            found.setdefault(path.stem, path)
+    return found

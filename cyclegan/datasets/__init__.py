@@ -1,0 +1,1 @@
+"""Domains: cards, fetching, reading, augmenting and pairing A with B."""

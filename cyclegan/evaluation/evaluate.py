@@ -1,0 +1,112 @@
+"""Judge a generator on held-out images, beside the two anchors that give its figures a meaning."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from cyclegan.errors import BadInput
+from cyclegan.evaluation.metrics import kid, perceptual_distance
+from cyclegan.images import read_image, resize, to_tensor
+from cyclegan.networks.vgg19 import pretrained_vgg19
+
+POOLED = "relu5_4"
+COMPARED = ("relu1_2", "relu2_2", "relu3_4", "relu4_4", "relu5_4")
+BATCH = 16
+
+Translate = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One metric, lower is better.
+
+    ``untranslated`` is what the inputs themselves score, ``floor`` what real images of the target do.
+    """
+
+    name: str
+    translated: float
+    untranslated: float
+    floor: float
+
+
+def evaluate(
+    translate: Translate,
+    sources: Sequence[Path],
+    targets: Sequence[Path],
+    train_targets: Sequence[Path],
+    size: int,
+    channels: int,
+    background: tuple[int, int, int],
+    paired: bool,
+) -> list[Figure]:
+    """KID on VGG-19 features and, where truth is there, the distance to it.
+
+    Args:
+        translate: maps (N, C, size, size) in [-1, 1] to the same.
+        sources, targets: held-out images of the source and the target domain.
+        train_targets: training images of the target, for the floor.
+        size: images are resized to ``size`` x ``size``, as in training.
+        paired: ``targets`` are the truth of ``sources``, in the same order.
+
+    Raises:
+        BadInput: fewer than two images on a side, or VGG-19's weights are missing.
+    """
+    if min(len(sources), len(targets)) < 2:
+        raise BadInput("evaluation needs two held-out images of each domain at least (testA, testB)")
+    judge = pretrained_vgg19()
+    read = _Reader(size, channels, background)
+    pooled: dict[str, list[Tensor]] = {"translated": [], "untranslated": [], "target": [], "floor": []}
+    distances: dict[str, list[Tensor]] = {"translated": [], "untranslated": []}
+    for number, real in enumerate(read.batches(sources)):
+        layers = {
+            "translated": judge_layers(judge, translate(real)),
+            "untranslated": judge_layers(judge, real),
+        }
+        truth = read.batch(targets, number) if paired else None
+        truth_layers = None if truth is None else judge_layers(judge, truth)
+        for name, found in layers.items():
+            pooled[name].append(found[POOLED].mean(dim=(2, 3)))
+            if truth_layers is not None:
+                distances[name].append(perceptual_distance(found, truth_layers))
+    for name, paths in (("target", targets), ("floor", _spread(train_targets, len(targets)))):
+        pooled[name] = [
+            judge_layers(judge, x, [POOLED])[POOLED].mean(dim=(2, 3)) for x in read.batches(paths)
+        ]
+    features = {name: torch.cat(found) for name, found in pooled.items()}
+    target = features.pop("target")
+    figures = [Figure("kid_vgg19", **{name: kid(found, target) for name, found in features.items()})]
+    if paired:
+        means = {name: float(torch.cat(found).mean()) for name, found in distances.items()}
+        figures.append(Figure("vgg19_distance_to_truth", **means, floor=0.0))
+    return figures
+
+
+def _spread(paths: Sequence[Path], count: int) -> list[Path]:
+    """As many files as asked, taken evenly from the list."""
+    count = min(count, len(paths))
+    return [paths[i * len(paths) // count] for i in range(count)]
+
+
+@dataclass(frozen=True)
+class _Reader:
+    size: int
+    channels: int
+    background: tuple[int, int, int]
+
+    def batches(self, paths: Sequence[Path]) -> Iterator[Tensor]:
+        for number in range(-(-len(paths) // BATCH)):
+            yield self.batch(paths, number)
+
+    def batch(self, paths: Sequence[Path], number: int) -> Tensor:
+        chosen = paths[number * BATCH : (number + 1) * BATCH]
+        pictures = (read_image(path, self.channels, self.background) for path in chosen)
+        return torch.stack([to_tensor(resize(p.pixels, self.size, self.size)) for p in pictures])
+
+
+@torch.inference_mode()
+def judge_layers(judge: nn.Module, images: Tensor, layers: Sequence[str] = COMPARED) -> dict[str, Tensor]:
+    """Activations of (N, 1 or 3, H, W), at the size that the images have."""
+    return judge(images.expand(-1, 3, -1, -1), layers)

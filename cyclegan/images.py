@@ -1,0 +1,289 @@
+"""Image files in and out: every bit depth, colour model and orientation handled on purpose.
+
+Pixels are numpy arrays (H, W, C), uint8 or uint16, C = 1 or 3; tensors are (C, H, W) floats in [-1, 1].
+"""
+
+import contextlib
+import os
+import struct
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+from PIL import Image, ImageCms, UnidentifiedImageError
+
+from cyclegan.errors import BadInput
+
+if TYPE_CHECKING:
+    import torch
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")
+DEEP_SUFFIXES = (".png", ".tif", ".tiff")  # the formats that we write with 16 bits a channel
+ALPHA_SUFFIXES = (".png", ".tif", ".tiff", ".webp")
+WHITE = (255, 255, 255)
+MAX_PIXELS = 512_000_000  # refused before decoding; a 22,600-pixel square still passes
+
+Image.MAX_IMAGE_PIXELS = None  # our own limit, checked on the header, speaks in its place
+cv2.setNumThreads(0)  # the loader's own workers share the cores
+
+# ITU-R BT.601, the weights Pillow uses for convert("L")
+_LUMA = np.array([0.299, 0.587, 0.114])
+
+
+class BadImage(BadInput):
+    """A file that cannot be used as an image; the message begins with its path."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A decoded file: ``pixels`` (H, W, C) upright, and its ``alpha`` (H, W) when it had one."""
+
+    pixels: np.ndarray
+    alpha: np.ndarray | None = None
+
+
+def list_images(folder: Path) -> list[Path]:
+    """All image files under ``folder``, recursively, sorted by path; hidden files are left out."""
+    if not folder.is_dir():
+        raise BadInput(f"{folder}: no such folder")
+    found = []
+    for here, folders, names in os.walk(folder, onerror=_refuse_folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        found += [
+            Path(here, name) for name in names if name.lower().endswith(SUFFIXES) and not name.startswith(".")
+        ]
+    return sorted(found)
+
+
+def _refuse_folder(error: OSError) -> None:
+    raise BadInput(f"{error.filename}: this folder cannot be read ({error.strerror})")
+
+
+@contextlib.contextmanager
+def _open(path: Path, max_pixels: int) -> Iterator[tuple[Image.Image, bytes]]:
+    """The lazily opened image and its bytes, all of Pillow's ways to fail said in one line."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise BadImage(f"{path}: cannot be read ({error.strerror})") from error
+    if not data:
+        raise BadImage(f"{path}: is empty (0 bytes)")
+    try:
+        # Pillow warns of odd tags and palettes; the pixels are what counts here.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(BytesIO(data), formats=FORMATS) as image:
+                if image.width * image.height > max_pixels:
+                    raise BadImage(
+                        f"{path}: {image.width}x{image.height} pixels are past the limit of {max_pixels:,}"
+                    )
+                yield image, data
+    except UnidentifiedImageError as error:
+        raise BadImage(f"{path}: is not a JPEG, PNG, WebP, TIFF or BMP image") from error
+    except (OSError, ValueError, SyntaxError, EOFError, struct.error, MemoryError, cv2.error) as error:
+        raise BadImage(f"{path}: cannot be decoded ({error})") from error
+
+
+def read_image(
+    path: Path,
+    channels: int = 3,
+    background: tuple[int, int, int] = WHITE,
+    max_pixels: int = MAX_PIXELS,
+) -> Picture:
+    """Decode one file, upright, as ``channels`` channels at the file's own bit depth.
+
+    Args:
+        path: JPEG, PNG, WebP, TIFF or BMP; of an animation or a multi-page file, the first picture.
+        channels: 1 (luminance, BT.601) or 3 (a grey file is repeated three times).
+        background: 8-bit RGB colour that transparent pixels are composited on.
+        max_pixels: larger images are refused before they are decoded.
+
+    Returns:
+        A picture, uint16 when the file stores 16 bits a channel, else uint8; alpha likewise.
+
+    Raises:
+        BadImage: unreadable, truncated, too large, or of a kind that would lose meaning silently.
+    """
+    with _open(path, max_pixels) as (image, data):
+        orientation = image.getexif().get(0x0112, 1)
+        raw = _decode_16(path, image, data) if _is_16_bit(image, data) else _decode_8(path, image)
+    pixels, alpha = _split_alpha(_upright(raw, orientation))
+    if alpha is not None:
+        pixels = _composite(pixels, alpha, background)
+    return Picture(_as_channels(pixels, channels), alpha)
+
+
+def image_size(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """Height and width, upright, from the header alone."""
+    with _open(path, max_pixels) as (image, _):
+        turned = image.getexif().get(0x0112, 1) >= 5
+        return (image.width, image.height) if turned else (image.height, image.width)
+
+
+def _is_16_bit(image: Image.Image, data: bytes) -> bool:
+    """Pillow quietly reads 16-bit colour as 8 bits, so the depth is taken from the file itself."""
+    if image.format == "PNG":
+        return data[24] == 16  # IHDR: bit depth
+    if image.format == "TIFF":
+        return max(image.tag_v2.get(258, (1,))) == 16  # BitsPerSample
+    return image.mode.startswith("I;16")
+
+
+def _decode_16(path: Path, image: Image.Image, data: bytes) -> np.ndarray:
+    if image.mode == "CMYK" or (image.format == "TIFF" and image.tag_v2.get(262) not in (0, 1, 2)):
+        raise BadImage(f"{path}: 16-bit images must be grey or RGB; convert this one first")
+    flags = cv2.IMREAD_UNCHANGED
+    decoded = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    if decoded is None or decoded.dtype != np.uint16:
+        raise BadImage(f"{path}: cannot be decoded as a 16-bit image")
+    if decoded.ndim == 2:
+        return decoded[:, :, None]
+    order = [2, 1, 0, 3] if decoded.shape[2] == 4 else [2, 1, 0]
+    return np.ascontiguousarray(decoded[:, :, order])  # OpenCV's order is BGR
+
+
+def _decode_8(path: Path, image: Image.Image) -> np.ndarray:
+    if image.mode in ("F", "I"):
+        raise BadImage(
+            f"{path}: 32-bit images are not read, for their range is unknown; save it with 16 bits"
+        )
+    if image.mode == "CMYK":
+        image = _cmyk_to_rgb(image)
+    has_alpha = image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info
+    grey = image.mode in ("1", "L", "LA", "La")
+    target = ("LA" if grey else "RGBA") if has_alpha else ("L" if grey else "RGB")
+    pixels = np.asarray(image.convert(target))
+    return pixels if pixels.ndim == 3 else pixels[:, :, None]
+
+
+def _cmyk_to_rgb(image: Image.Image) -> Image.Image:
+    """By the file's own colour profile where it has one; the plain formula is a last resort."""
+    profile = image.info.get("icc_profile")
+    if profile:
+        with contextlib.suppress(ImageCms.PyCMSError):
+            source = ImageCms.ImageCmsProfile(BytesIO(profile))
+            converted = ImageCms.profileToProfile(
+                image, source, ImageCms.createProfile("sRGB"), outputMode="RGB"
+            )
+            if converted is not None:
+                return converted
+    return image.convert("RGB")
+
+
+def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Apply the EXIF orientation (1 to 8; anything else is taken as upright)."""
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.transpose(1, 0, 2)
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    return np.ascontiguousarray(pixels)
+
+
+def _split_alpha(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    if pixels.shape[2] in (1, 3):
+        return pixels, None
+    return np.ascontiguousarray(pixels[:, :, :-1]), np.ascontiguousarray(pixels[:, :, -1])
+
+
+def _composite(pixels: np.ndarray, alpha: np.ndarray, background: tuple[int, int, int]) -> np.ndarray:
+    peak = np.iinfo(pixels.dtype).max
+    colour = np.array(background, np.float32) * (peak / 255)
+    if pixels.shape[2] == 1 and len(set(background)) > 1:
+        pixels = np.repeat(pixels, 3, axis=2)
+    colour = colour[: pixels.shape[2]]
+    opacity = alpha[:, :, None].astype(np.float32) / peak
+    return np.rint(pixels * opacity + colour * (1 - opacity)).astype(pixels.dtype)
+
+
+def _as_channels(pixels: np.ndarray, channels: int) -> np.ndarray:
+    if pixels.shape[2] == channels:
+        return pixels
+    if channels == 3:
+        return np.repeat(pixels, 3, axis=2)
+    return np.rint(pixels @ _LUMA)[:, :, None].astype(pixels.dtype)
+
+
+def resize(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Antialiased resize of (H, W, C): area averages when it shrinks, bicubic when it grows."""
+    if pixels.shape[:2] == (height, width):
+        return pixels
+    shrinks = height <= pixels.shape[0] and width <= pixels.shape[1]
+    resized = cv2.resize(
+        pixels, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
+    )
+    return resized if resized.ndim == 3 else resized[:, :, None]
+
+
+def to_tensor(pixels: np.ndarray) -> "torch.Tensor":
+    """(H, W, C) uint8, uint16 or float in [0, 1] to a (C, H, W) float32 tensor in [-1, 1]."""
+    import torch
+
+    peak = 1 if pixels.dtype.kind == "f" else np.iinfo(pixels.dtype).max
+    scale = np.float32(2 / peak)
+    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)) * scale - np.float32(1))
+
+
+def from_tensor(tensor: "torch.Tensor", dtype: np.dtype | type = np.uint8) -> np.ndarray:
+    """A (C, H, W) tensor in [-1, 1] to (H, W, C) of ``dtype``; values outside are clipped."""
+    peak = np.iinfo(dtype).max
+    values = (tensor.detach().float().cpu().clamp(-1, 1) + 1) * (peak / 2)
+    return np.ascontiguousarray(values.round().numpy().astype(dtype).transpose(1, 2, 0))
+
+
+def write_image(path: Path, pixels: np.ndarray, alpha: np.ndarray | None = None, quality: int = 95) -> None:
+    """Write (H, W, C) pixels in the format that the suffix names, whole or not at all.
+
+    16-bit pixels stay so in PNG and TIFF and become 8 bits elsewhere; alpha is kept where the format
+    has it. ``quality`` is for JPEG and WebP.
+    """
+    suffix = path.suffix.lower()
+    if pixels.dtype == np.uint16 and suffix not in DEEP_SUFFIXES:
+        pixels = np.rint(pixels / 257).astype(np.uint8)
+        alpha = None if alpha is None else np.rint(alpha / 257).astype(np.uint8)
+    if alpha is not None and suffix in ALPHA_SUFFIXES:
+        pixels = np.concatenate([pixels, alpha[:, :, None].astype(pixels.dtype)], axis=2)
+    encode = _encode_16 if pixels.dtype == np.uint16 else _encode_8
+    replace_file(path, encode(pixels, suffix, quality))
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Put ``data`` at ``path`` whole or not at all: a temporary name beside it, then a rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name[:80]}.{os.getpid()}.part")
+    try:
+        partial.write_bytes(data)
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def _encode_8(pixels: np.ndarray, suffix: str, quality: int) -> bytes:
+    buffer = BytesIO()
+    image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+    image.save(buffer, Image.registered_extensions()[suffix], **_save_options(suffix, quality))
+    return buffer.getvalue()
+
+
+def _save_options(suffix: str, quality: int) -> dict[str, object]:
+    if suffix in (".jpg", ".jpeg"):
+        return {"quality": quality, "subsampling": 0 if quality >= 90 else 2}
+    if suffix == ".webp":
+        return {"quality": quality}
+    return {"compression": "tiff_adobe_deflate"} if suffix in (".tif", ".tiff") else {}
+
+
+def _encode_16(pixels: np.ndarray, suffix: str, quality: int) -> bytes:
+    if pixels.shape[2] == 2:  # grey with alpha: OpenCV has no such file, RGBA says the same
+        pixels = pixels[:, :, [0, 0, 0, 1]]
+    if pixels.shape[2] > 1:
+        pixels = pixels[:, :, [2, 1, 0, 3][: pixels.shape[2]]]
+    return cv2.imencode(suffix, pixels)[1].tobytes()

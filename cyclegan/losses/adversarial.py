@@ -1,0 +1,61 @@
+"""Adversarial losses by name. Scores are a discriminator's raw outputs, of any shape.
+
+A new one is a pair of functions here and a line in ``ADVERSARIAL``.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class AdversarialLoss(NamedTuple):
+    """What the generator minimizes on fakes, and the discriminator on reals and fakes."""
+
+    generator: Callable[[Tensor], Tensor]
+    discriminator: Callable[[Tensor, Tensor], Tensor]
+
+
+def _lsgan_discriminator(real: Tensor, fake: Tensor) -> Tensor:
+    # Halved, to slow D relative to G (CycleGAN §7.1).
+    return 0.5 * ((real - 1).square().mean() + fake.square().mean())
+
+
+def _vanilla_discriminator(real: Tensor, fake: Tensor) -> Tensor:
+    return 0.5 * (F.softplus(-real).mean() + F.softplus(fake).mean())
+
+
+def _hinge_discriminator(real: Tensor, fake: Tensor) -> Tensor:
+    return 0.5 * (F.relu(1 - real).mean() + F.relu(1 + fake).mean())
+
+
+def _wgan_discriminator(real: Tensor, fake: Tensor) -> Tensor:
+    return fake.mean() - real.mean()
+
+
+ADVERSARIAL = {
+    # Mao et al. 2017, the paper's choice (CycleGAN §4)
+    "lsgan": AdversarialLoss(lambda fake: (fake - 1).square().mean(), _lsgan_discriminator),
+    # Goodfellow et al. 2014, the non-saturating form
+    "vanilla": AdversarialLoss(lambda fake: F.softplus(-fake).mean(), _vanilla_discriminator),
+    # Lim and Ye 2017
+    "hinge": AdversarialLoss(lambda fake: -fake.mean(), _hinge_discriminator),
+    # Gulrajani et al. 2017; the discriminator also pays ``gradient_penalty``
+    "wgan-gp": AdversarialLoss(lambda fake: -fake.mean(), _wgan_discriminator),
+}
+
+
+def gradient_penalty(discriminator: nn.Module, real: Tensor, fake: Tensor, mix: Tensor) -> Tensor:
+    """E[(|grad D(x)| - 1)^2] at x between real and fake (Gulrajani et al. 2017, eq. 3).
+
+    Args:
+        discriminator: maps (N, C, H, W) to scores.
+        real, fake: (N, C, H, W).
+        mix: (N, 1, 1, 1) in [0, 1], the share of ``real`` in each x.
+    """
+    x = (mix * real + (1 - mix) * fake).detach().requires_grad_(True)
+    scores = discriminator(x)
+    (gradient,) = torch.autograd.grad(scores.sum(), x, create_graph=True)
+    return (gradient.flatten(1).norm(dim=1) - 1).square().mean()

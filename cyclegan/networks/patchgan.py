@@ -1,0 +1,46 @@
+"""The PatchGAN discriminator of pix2pix and CycleGAN (§7.1)."""
+
+from torch import Tensor, nn
+
+from cyclegan.networks.layers import NormName, has_own_shift, norm_layer
+
+
+class PatchGAN(nn.Module):
+    """C64-C128-C256-C512: one score for each overlapping patch of the image.
+
+    Maps (N, channels, H, W) in [-1, 1] to (N, 1, h, w) raw scores; with 3 layers each score sees
+    70x70 pixels and there are 2,764,737 parameters (64 filters, 3 channels). The first layer has
+    no normalization; slopes of LeakyReLU are 0.2.
+
+    Args:
+        channels: of the images.
+        filters: features after the first layer; they double up to eight times that.
+        layers: strided layers, 1 to 5: each score sees 16, 34, 70, 142 or 286 pixels.
+        norm: ``instance`` as in the paper, ``batch`` or ``none``.
+    """
+
+    def __init__(
+        self, channels: int = 3, filters: int = 64, layers: int = 3, norm: NormName = "instance"
+    ) -> None:
+        super().__init__()
+        bias = not has_own_shift(norm)
+        stack: list[nn.Module] = [
+            nn.Conv2d(channels, filters, 4, stride=2, padding=1),
+            nn.LeakyReLU(0.2, True),
+        ]
+        width = filters
+        for depth in range(1, layers + 1):
+            wider = filters * min(2**depth, 8)
+            # The last of these keeps the size: pix2pix' "stride 1" layer before the scores.
+            stride = 1 if depth == layers else 2
+            stack += [
+                nn.Conv2d(width, wider, 4, stride=stride, padding=1, bias=bias),
+                norm_layer(norm)(wider),
+                nn.LeakyReLU(0.2, True),
+            ]
+            width = wider
+        stack.append(nn.Conv2d(width, 1, 4, stride=1, padding=1))
+        self.layers = nn.Sequential(*stack)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)

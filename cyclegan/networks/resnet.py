@@ -1,0 +1,91 @@
+"""The ResNet generator of CycleGAN (§7.1), after Johnson et al. 2016."""
+
+from torch import Tensor, nn
+
+from cyclegan.networks.layers import (
+    NormName,
+    ReflectionPad,
+    UpsampleName,
+    has_own_shift,
+    norm_layer,
+    upsample_layers,
+)
+
+
+class ResnetBlock(nn.Module):
+    """x + F(x), F two 3x3 convolutions with reflection padding."""
+
+    def __init__(self, channels: int, norm: NormName) -> None:
+        super().__init__()
+        bias = not has_own_shift(norm)
+        self.block = nn.Sequential(
+            ReflectionPad(1),
+            nn.Conv2d(channels, channels, 3, bias=bias),
+            norm_layer(norm)(channels),
+            nn.ReLU(inplace=True),
+            ReflectionPad(1),
+            nn.Conv2d(channels, channels, 3, bias=bias),
+            norm_layer(norm)(channels),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.block(x)
+
+
+class ResnetGenerator(nn.Module):
+    """c7s1-64, d128, d256, R256 x blocks, u128, u64, c7s1-3 (CycleGAN §7.1).
+
+    Maps (N, channels, H, W) in [-1, 1] to the same shape and range; H and W are multiples of 4.
+    With 64 filters, 9 blocks, 3 channels: 11,378,179 parameters.
+
+    Args:
+        channels: of the images, in and out.
+        filters: features after the first layer.
+        blocks: residual blocks; the paper uses 6 at 128 px and 9 from 256 px on.
+        norm: ``instance`` as in the paper, ``batch`` or ``none``.
+        upsample: ``transpose`` as in the paper, or ``resize``, free of checkerboards.
+        residual: add the layers' output to the image and clamp to [-1, 1], in place of tanh (Kupyn et al.
+            2018, §4). The network then begins as the identity: much faster to a first result where A and
+            B are near each other.
+    """
+
+    multiple_of = 4  # two halvings on the way down
+
+    def __init__(
+        self,
+        channels: int = 3,
+        filters: int = 64,
+        blocks: int = 9,
+        norm: NormName = "instance",
+        upsample: UpsampleName = "transpose",
+        residual: bool = False,
+    ) -> None:
+        super().__init__()
+        bias = not has_own_shift(norm)
+        new_norm = norm_layer(norm)
+        layers = [
+            ReflectionPad(3),
+            nn.Conv2d(channels, filters, 7, bias=bias),
+            new_norm(filters),
+            nn.ReLU(inplace=True),
+        ]
+        for width in (filters, 2 * filters):
+            layers += [
+                nn.Conv2d(width, 2 * width, 3, stride=2, padding=1, bias=bias),
+                new_norm(2 * width),
+                nn.ReLU(inplace=True),
+            ]
+        layers += [ResnetBlock(4 * filters, norm) for _ in range(blocks)]
+        for width in (4 * filters, 2 * filters):
+            layers += [
+                *upsample_layers(upsample, width, width // 2, bias),
+                new_norm(width // 2),
+                nn.ReLU(inplace=True),
+            ]
+        layers += [ReflectionPad(3), nn.Conv2d(filters, channels, 7)]
+        self.residual = residual
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.layers(x)
+        return (x + y).clamp(-1, 1) if self.residual else y.tanh()

@@ -1,0 +1,63 @@
+"""Trackers, through accelerate; W&B is kept offline where there is no account."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from PIL import Image
+
+
+def wandb_mode() -> str:
+    """What WANDB_MODE says, else ``online`` where a key is known and ``offline`` where none is."""
+    if os.environ.get("WANDB_MODE"):
+        return os.environ["WANDB_MODE"]
+    import wandb
+
+    if os.environ.get("WANDB_API_KEY"):
+        return "online"
+    # Looks into the netrc file; never asks.
+    return "online" if wandb.api.api_key else "offline"
+
+
+class Tracking:
+    """Sends numbers and grids to the chosen tracker; with ``none`` it does nothing at all."""
+
+    def __init__(self, accelerator: Accelerator, name: str, folder: Path) -> None:
+        self.accelerator, self.name, self.folder = accelerator, name, folder
+
+    def start(self, project: str, run_name: str, config: Mapping[str, Any], run_id: str | None) -> str | None:
+        """Begin the run, or go on with ``run_id``; returns the run's id."""
+        if self.name == "none":
+            return None
+        options: dict[str, Any] = {"dir": str(self.folder), "mode": wandb_mode(), "name": run_name}
+        options["settings"] = {"silent": True, "console": "off"}
+        if run_id is not None:
+            options |= {"id": run_id, "resume": "allow"}
+        self.accelerator.init_trackers(project, dict(config), {"wandb": options})
+        if not self.accelerator.is_main_process:
+            return None
+        run = self.accelerator.get_tracker("wandb", unwrap=True)
+        run.define_metric("images_seen")
+        run.define_metric("*", step_metric="images_seen")
+        return run.id
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        self.accelerator.log(dict(values), step=step)
+
+    def log_grid(self, grid: Image.Image, step: int) -> None:
+        if self.name == "wandb" and self.accelerator.is_main_process:
+            self.accelerator.get_tracker("wandb").log_images({"samples": [grid]}, step=step)
+
+    def finish(self) -> str | None:
+        """Close the tracker; returns how to upload a run that was kept offline."""
+        if self.name == "none":
+            return None
+        upload = None
+        if self.accelerator.is_main_process:
+            run = self.accelerator.get_tracker("wandb", unwrap=True)
+            if run.offline:
+                upload = f"wandb sync {Path(run.dir).parent}"
+        self.accelerator.end_training()
+        return upload

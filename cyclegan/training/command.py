@@ -1,0 +1,99 @@
+"""The settings of a run from the command line: defaults, then the recipe, then the options."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from cyclegan.arguments import parse_known
+from cyclegan.config import TrainSettings, project_files, read_yaml, validated
+from cyclegan.datasets.cards import list_cards
+from cyclegan.errors import BadInput, nearest
+from cyclegan.training.run import find_checkpoint
+
+PROG = "cyclegan train"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command does besides training."""
+
+    dry_run: bool = False
+    json: bool = False
+
+
+def settings_from(args: Sequence[str]) -> tuple[TrainSettings, Options]:
+    """Resolve ``cyclegan train [DOMAIN or RECIPE.yaml] [options]``.
+
+    With ``--resume`` the settings that the run was begun with take the recipe's place.
+
+    Raises:
+        BadInput: an unknown key or option, a wrong value, settings that clash.
+    """
+    args = _with_resume_value(args)
+    (given, _), words = _parse(args, TrainSettings())
+    if len(words) > 1:
+        raise BadInput(f"one DOMAIN at a time; got {', '.join(words)}")
+    values, source = _base(words[0] if words else given.domain, given)
+    base = validated(TrainSettings, values, source)
+    (settings, options), _ = _parse(args, base)
+    return settings, options
+
+
+def _parse(args: Sequence[str], base: TrainSettings) -> tuple[tuple[TrainSettings, Options], list[str]]:
+    def command(
+        settings: Annotated[TrainSettings, tyro.conf.arg(name="")] = base,
+        dry_run: bool = False,
+        json: bool = False,
+    ) -> tuple[TrainSettings, Options]:
+        """Train both generators on DOMAIN (a name from 'cyclegan data list', or a RECIPE.yaml).
+
+        Args:
+            settings: what the recipe can say too
+            dry_run: print the resolved settings and stop
+            json: end with one line of JSON
+        """
+        return settings, Options(dry_run, json)
+
+    return parse_known(command, args, PROG, TrainSettings)
+
+
+def _with_resume_value(args: Sequence[str]) -> list[str]:
+    """``--resume`` alone means ``--resume latest``."""
+    args = list(args)
+    for i, arg in enumerate(args):
+        if arg == "--resume" and (i + 1 == len(args) or args[i + 1].startswith("--")):
+            return [*args[: i + 1], "latest", *args[i + 1 :]]
+    return args
+
+
+def _base(name: str | None, given: TrainSettings) -> tuple[dict, str | Path]:
+    """The values that the options are laid over, and where they come from."""
+    if given.resume is not None:
+        wanted = given if name is None else given.model_copy(update={"domain": name})
+        path = find_checkpoint(wanted).parent.parent / "config.yaml"
+        return read_yaml(path), path
+    if name is None:
+        return {}, "the options"
+    if name.endswith((".yaml", ".yml")):
+        path = Path(name)
+        values = read_yaml(path)
+        if "domain" not in values and not _has_own_data(given) and not values.get("data"):
+            values["domain"] = path.stem
+        return values, path
+    recipes = project_files("experiments")
+    if name in recipes:
+        return {"domain": name, **read_yaml(recipes[name])}, recipes[name]
+    known = sorted({*recipes, *list_cards()})
+    if name not in list_cards() and not _has_own_data(given):
+        raise BadInput(
+            f"{name}: there is no such domain{nearest(name, known)} ('cyclegan data list' shows them; own "
+            "pictures: --data.root, or --data.a and --data.b)"
+        )
+    return {"domain": name}, "the options"
+
+
+def _has_own_data(given: TrainSettings) -> bool:
+    return given.data.root is not None or given.data.a is not None

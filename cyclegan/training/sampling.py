@@ -1,0 +1,60 @@
+"""The sample grid: both averaged generators on the same held-out images, again and again."""
+
+import contextlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from cyclegan.config import TrainSettings
+from cyclegan.datasets.domain import Domain
+from cyclegan.errors import BadInput
+from cyclegan.images import read_image, resize, to_tensor
+from cyclegan.reporting.grids import sample_grid
+
+
+class Samples:
+    """A fixed choice of held-out images, spread over the files; of training images if none is held out."""
+
+    def __init__(self, domain: Domain, settings: TrainSettings, device: torch.device) -> None:
+        self.paired = domain.is_paired
+        self.real_a = _load(domain.test_a or domain.train_a, settings).to(device)
+        self.real_b = _load(domain.test_b or domain.train_b, settings).to(device)
+
+    @torch.inference_mode()
+    def grid(
+        self, networks: Mapping[str, nn.Module], autocast: contextlib.AbstractContextManager
+    ) -> Image.Image:
+        """real, fake, rec and identity for both directions, and the true picture where there is one."""
+        G_AB, G_BA = networks["G_AB"].eval(), networks["G_BA"].eval()
+        with autocast:
+            fake_b, fake_a = G_AB(self.real_a), G_BA(self.real_b)
+            rec_a, rec_b = G_BA(fake_b), G_AB(fake_a)
+            idt_a, idt_b = G_BA(self.real_a), G_AB(self.real_b)
+        forth = [("real_a", self.real_a), ("fake_b", fake_b)]
+        back = [("real_b", self.real_b), ("fake_a", fake_a)]
+        if self.paired:
+            forth.append(("true b", self.real_b))
+            back.append(("true a", self.real_a))
+        forth += [("rec_a", rec_a), ("idt_a", idt_a)]
+        back += [("rec_b", rec_b), ("idt_b", idt_b)]
+        return sample_grid([forth, back])
+
+
+def _load(paths: list[Path], settings: TrainSettings) -> Tensor:
+    """Evenly spread files that can be read, whole, at the training size: (N, C, size, size)."""
+    wanted = min(settings.samples.count, len(paths))
+    spread = [paths[i * len(paths) // wanted] for i in range(wanted)]
+    tensors: list[Tensor] = []
+    # A held-out file that cannot be read is passed over for the next one of the list.
+    for path in [*spread, *(path for path in paths if path not in set(spread))]:
+        with contextlib.suppress(BadInput):
+            picture = read_image(path, settings.data.channels, settings.data.background)
+            tensors.append(to_tensor(resize(picture.pixels, settings.size, settings.size)))
+        if len(tensors) == wanted:
+            break
+    if not tensors:
+        raise BadInput(f"{paths[0].parent}: no image can be read for the samples")
+    return torch.stack(tensors)

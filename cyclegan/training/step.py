@@ -1,0 +1,130 @@
+"""One step of CycleGAN: both generators together, then both discriminators (CycleGAN §4)."""
+
+import contextlib
+from collections.abc import Mapping, Sequence
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from cyclegan import chance
+from cyclegan.config import TrainSettings
+from cyclegan.networks import build
+from cyclegan.networks.layers import initialize
+from cyclegan.training.image_pool import ImagePool
+from cyclegan.training.objectives import DiscriminatorObjective, GeneratorObjective, Losses
+
+NAMES = ("G_AB", "G_BA", "D_A", "D_B")
+Batch = Mapping[str, Tensor]
+
+
+def build_networks(settings: TrainSettings) -> dict[str, nn.Module]:
+    """The four networks, their first weights drawn from N(0, 0.02) by the run's seed."""
+    networks = {}
+    for name in NAMES:
+        kind = "generator" if name.startswith("G") else "discriminator"
+        chosen = getattr(settings, kind).model_dump(exclude_none=True)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(chance.seed_for(settings.seed, f"weights {name}", 0) % 2**63)
+            network = build(kind, chosen.pop("name"), {"channels": settings.data.channels, **chosen})
+            networks[name] = initialize(network)
+    return networks
+
+
+class CycleGANStep:
+    """The four networks, their optimizers and image pools, and the update that the paper describes."""
+
+    def __init__(self, settings: TrainSettings, accelerator: Accelerator) -> None:
+        self.settings, self.accelerator = settings, accelerator
+        networks = build_networks(settings)
+        self.networks = {name: network.to(accelerator.device) for name, network in networks.items()}
+        self.pool_a = ImagePool(settings.pool_size, settings.seed, "A")
+        self.pool_b = ImagePool(settings.pool_size, settings.seed, "B")
+        adam = settings.optimizer
+        betas = (adam.beta1, adam.beta2)
+        generators = GeneratorObjective(networks["G_AB"], networks["G_BA"], settings.losses)
+        discriminators = DiscriminatorObjective(networks["D_A"], networks["D_B"], settings.losses)
+        self.lr_G = adam.lr
+        self.lr_D = adam.lr_discriminator or adam.lr
+        prepared = accelerator.prepare(
+            generators,
+            discriminators,
+            torch.optim.Adam(generators.parameters(), self.lr_G, betas),
+            torch.optim.Adam(discriminators.parameters(), self.lr_D, betas),
+        )
+        self.generators, self.discriminators, self.optimizer_G, self.optimizer_D = prepared
+
+    def __call__(self, parts: Sequence[Batch], lr_factor: float) -> Losses:
+        """One update of all four networks.
+
+        Args:
+            parts: the step's batch of this process, in ``gradient_accumulation`` parts.
+            lr_factor: the schedule's share of the full learning rate, 0 to 1.
+
+        Returns:
+            Each loss by name, unweighted, averaged over this process' part of the batch.
+        """
+        for group in self.optimizer_G.param_groups:
+            group["lr"] = self.lr_G * lr_factor
+        for group in self.optimizer_D.param_groups:
+            group["lr"] = self.lr_D * lr_factor
+        losses: Losses = {}
+
+        # min over G_AB, G_BA; the discriminators judge and take no gradient.
+        D_A, D_B = self.networks["D_A"], self.networks["D_B"]
+        require_gradient((D_A, D_B), False)
+        fakes = []
+        self.optimizer_G.zero_grad()
+        for batch, synchronize in self._parts(parts, self.generators):
+            with synchronize:
+                total, found, fake_a, fake_b = self.generators(batch["real_a"], batch["real_b"], D_A, D_B)
+                self.accelerator.backward(total / len(parts))
+            fakes.append((fake_a.detach(), fake_b.detach()))
+            _add(losses, found, len(parts))
+        self.optimizer_G.step()
+
+        # min over D_A, D_B, on reals and on fakes from the pools.
+        require_gradient((D_A, D_B), True)
+        self.optimizer_D.zero_grad()
+        for (batch, synchronize), (fake_a, fake_b) in zip(
+            self._parts(parts, self.discriminators), fakes, strict=True
+        ):
+            fake_a = self._pooled(self.pool_a, fake_a, batch["position"])
+            fake_b = self._pooled(self.pool_b, fake_b, batch["position"])
+            with synchronize:
+                mix = self._mix(batch["position"])
+                total, found = self.discriminators(batch["real_a"], fake_a, batch["real_b"], fake_b, mix)
+                self.accelerator.backward(total / len(parts))
+            _add(losses, found, len(parts))
+        self.optimizer_D.step()
+        return losses
+
+    def _parts(self, parts: Sequence[Batch], model: nn.Module):
+        """Each part, with a context in which processes exchange gradients after the last one only."""
+        for number, batch in enumerate(parts, 1):
+            last = number == len(parts)
+            yield batch, contextlib.nullcontext() if last else self.accelerator.no_sync(model)
+
+    def _pooled(self, pool: ImagePool, fakes: Tensor, positions: Tensor) -> Tensor:
+        """This process' share of what the pool gives for the fakes of all processes.
+
+        Every process keeps the same pool, so that a step does not depend on how many they are.
+        """
+        if self.accelerator.num_processes == 1:
+            return pool.query(fakes, positions.tolist())
+        everyone = pool.query(self.accelerator.gather(fakes), self.accelerator.gather(positions).tolist())
+        return everyone.chunk(self.accelerator.num_processes)[self.accelerator.process_index]
+
+    def _mix(self, positions: Tensor) -> Tensor:
+        draws = [chance.rng(self.settings.seed, "penalty", p).random() for p in positions.tolist()]
+        return torch.tensor(draws, device=positions.device, dtype=torch.float32).view(-1, 1, 1, 1)
+
+
+def require_gradient(networks: Sequence[nn.Module], required: bool) -> None:
+    for network in networks:
+        network.requires_grad_(required)
+
+
+def _add(losses: Losses, found: Losses, parts: int) -> None:
+    for name, loss in found.items():
+        losses[name] = losses.get(name, 0) + loss.detach() / parts

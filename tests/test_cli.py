@@ -1,0 +1,143 @@
+"""The commands as users call them: what they print, and with which status they end."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from cyclegan.cli import main
+from cyclegan.config import to_yaml
+
+
+def call(capsys, *args):
+    """Exit status, standard output, standard error."""
+    try:
+        main(list(args))
+        status = 0
+    except SystemExit as error:
+        status = error.code or 0
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+def test_the_overview_names_every_command(capsys):
+    status, out, _ = call(capsys, "--help")
+    assert status == 0
+    for verb in ("train", "translate", "evaluate", "data"):
+        assert f"cyclegan {verb} " in out
+
+
+@pytest.mark.parametrize("verb", ["train", "translate", "evaluate", "data"])
+def test_every_command_has_help(capsys, verb):
+    status, out, _ = call(capsys, verb, "--help")
+    assert status == 0
+    assert "--json" in out
+
+
+def test_the_settings_people_change_most_have_short_names(capsys):
+    _, out, _ = call(capsys, "train", "--help")
+    short = "--steps --epochs --minutes --batch-size --size --precision --seed --tracker --run-dir --resume --dry-run"
+    for option in short.split():
+        assert f"{option} " in out
+
+
+def test_train_translate_evaluate(tiny, here, small_domain, capsys):
+    (here / "mine.yaml").write_text(to_yaml(tiny()))
+    status, out, _ = call(capsys, "train", "mine.yaml", "--steps", "3")
+    assert status == 0
+    *_, grid, command = out.strip().splitlines()
+    assert grid.startswith("Grid: runs/") and (here / grid.removeprefix("Grid: ")).exists()
+    words = command.removeprefix("Translate a folder: ").split()
+    generator = words[words.index("translate") + 1]
+    # The printed command works as it is, with the two folders filled in.
+    target = here / "out"
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "cyclegan",
+            "translate",
+            generator,
+            str(small_domain / "testA"),
+            str(target),
+            "--json",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(done.stdout) == {"translated": 6, "failed": {}, "output": str(target)}
+    status, out, _ = call(capsys, "evaluate", generator, "--json")
+    assert status == 0
+    report = json.loads(out)
+    assert set(report["metrics"]) == {"kid_vgg19", "vgg19_distance_to_truth"}
+    assert set(report["metrics"]["kid_vgg19"]) == {"name", "translated", "untranslated", "floor"}
+    status, out, _ = call(
+        capsys, "evaluate", str(here / generator).rsplit("/generators", 1)[0], "--direction", "BtoA"
+    )
+    assert status == 0 and "untranslated" in out
+
+
+def test_a_bad_file_gives_status_1_and_the_others_are_done(tiny, here, small_domain, capsys):
+    from cyclegan.training.loop import train
+
+    result = train(tiny(steps=1))
+    (here / "in").mkdir()
+    (here / "in" / "bad.png").write_text("x")
+    (here / "in" / "good.png").write_bytes(next((small_domain / "testA").iterdir()).read_bytes())
+    status, out, err = call(capsys, "translate", str(result.run.generator("G_AB")), "in", "out")
+    assert status == 1
+    assert "Translated 1 of 2 images into out, 1 could not be (see above)." in out
+    assert "in/bad.png: is not a JPEG" in err
+
+
+def test_a_dry_run_prints_settings_that_give_themselves(here, capsys):
+    status, out, _ = call(
+        capsys, "train", "photo2monet", "--dry-run", "--size", "128", "--augment.load-size", "143"
+    )
+    assert status == 0
+    (here / "again.yaml").write_text(out)
+    assert call(capsys, "train", "again.yaml", "--dry-run")[1] == out
+    assert "size: 128" in out
+    assert json.loads(call(capsys, "train", "photo2monet", "--dry-run", "--json")[1])["size"] == 256
+
+
+def test_data_list(capsys):
+    assert "photo2monet" in call(capsys, "data", "list")[1]
+    listed = json.loads(call(capsys, "data", "list", "--json")[1])["domains"]
+    assert len(listed) >= 14
+    assert all(entry["a"]["licence"] for entry in listed)
+
+
+MISTAKES = {
+    "trian": "cyclegan: there is no command 'trian'; did you mean 'train'?",
+    "train nowhere": "cyclegan train: nowhere: there is no such domain",
+    "train horse2zebra --generator.block 3": "unknown option --generator.block; did you mean '--generator.blocks'?",
+    "train horse2zebra --generator.name unet": "generator.name: there is no 'unet'",
+    "train horse2zebra --losses.adversarial gan": "losses.adversarial: there is no 'gan'",
+    "train horse2zebra --resume": "has no checkpoint to resume from; train without --resume",
+    "train --steps 3": "no data: name a DOMAIN",
+    "train --data.root nowhere": "nowhere/trainA: no such folder",
+    "translate a b": "cyclegan translate: Missing from cyclegan translate",
+    "translate a b c d": "there is no argument 'd'",
+    "translate a b c": "b: no such folder",
+    "translate a b c --quality 300": "--quality: must be 1 to 100, not 300",
+    "translate a b c --size 3": "--size: must be 16 or more, not 3",
+    "evaluate nowhere": "nowhere/generators/G_AB: no such folder",
+    "data fetch": "invalid choice 'fetch'",
+    "data prepare": "prepare: name a DOMAIN",
+    "data prepare hors2zebra": "there is no data/hors2zebra.yaml; did you mean 'horse2zebra'?",
+    "data verify horse2zebra": "datasets/horse2zebra: is not prepared",
+    "data prepare cityscapes": "cityscapes: The licence does not allow",
+}
+
+
+@pytest.mark.parametrize("words", MISTAKES)
+def test_mistakes_get_one_line_and_status_2(words, here, capsys):
+    status, out, err = call(capsys, *words.split())
+    assert status == 2
+    assert MISTAKES[words] in err
+    assert len(err.strip().splitlines()) == 1
+    assert out == ""
+    assert not (here / "runs").exists()

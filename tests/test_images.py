@@ -1,0 +1,160 @@
+"""Every kind of file in, and out again; checked against Pillow and OpenCV directly."""
+
+import os
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageOps
+
+from cyclegan import images
+from cyclegan.images import BadImage, from_tensor, image_size, read_image, resize, to_tensor, write_image
+
+
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ".jpg", ".webp"])
+def test_plain_colour(photograph, suffix):
+    path = photograph(f"plain{suffix}")
+    picture = read_image(path)
+    assert picture.alpha is None
+    np.testing.assert_array_equal(picture.pixels, np.asarray(Image.open(path).convert("RGB")))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation(photograph, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = photograph("turned.jpg", exif=exif)
+    upright = np.asarray(ImageOps.exif_transpose(Image.open(path)))
+    np.testing.assert_array_equal(read_image(path).pixels, upright)
+    assert image_size(path) == upright.shape[:2]
+
+
+def test_grey_and_colour_become_what_is_asked_for(photograph):
+    grey = photograph("grey.png", "L")
+    assert read_image(grey, channels=1).pixels.shape == (29, 37, 1)
+    three = read_image(grey, channels=3).pixels
+    assert (three[:, :, 0] == three[:, :, 2]).all()
+    colour = photograph("colour.png")
+    expected = np.asarray(Image.open(colour).convert("L"), int)
+    assert np.abs(read_image(colour, channels=1).pixels[:, :, 0] - expected).max() <= 1
+
+
+def test_palette_and_bilevel(photograph):
+    path = photograph("palette.png", "P")
+    np.testing.assert_array_equal(read_image(path).pixels, np.asarray(Image.open(path).convert("RGB")))
+    assert set(np.unique(read_image(photograph("bilevel.png", "1")).pixels)) == {0, 255}
+
+
+def test_cmyk(photograph):
+    path = photograph("press.jpg", "CMYK", quality=95)
+    original = np.asarray(Image.open(photograph("screen.png")), int)
+    assert np.abs(read_image(path).pixels.astype(int) - original).mean() < 4
+
+
+@pytest.mark.parametrize("background", [(255, 255, 255), (10, 200, 30)])
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_alpha_is_composited_on_the_set_colour_and_kept(tmp_path, mode, background):
+    pixels = np.full((4, 4, len(mode)), 100, np.uint8)
+    pixels[:, :2, -1] = 0
+    pixels[:, 2:, -1] = 255
+    Image.fromarray(pixels, mode).save(tmp_path / "alpha.png")
+    picture = read_image(tmp_path / "alpha.png", background=background)
+    assert tuple(picture.pixels[0, 0]) == background
+    assert tuple(picture.pixels[0, 3]) == (100, 100, 100)
+    np.testing.assert_array_equal(picture.alpha, pixels[:, :, -1])
+
+
+def test_transparent_palette(tmp_path):
+    image = Image.new("P", (4, 4), 1)
+    image.putpalette([0, 0, 0, 200, 10, 10])
+    image.save(tmp_path / "p.png", transparency=1)
+    picture = read_image(tmp_path / "p.png")
+    assert tuple(picture.pixels[0, 0]) == (255, 255, 255)
+    assert picture.alpha.max() == 0
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_sixteen_bits_stay_sixteen(tmp_path, suffix, channels):
+    """Pillow reads 16-bit colour as 8 bits without a word; nothing may be lost on the way."""
+    deep = np.arange(30 * 20 * channels, dtype=np.uint16).reshape(30, 20, channels) * 17
+    path = tmp_path / f"deep{suffix}"
+    cv2.imwrite(str(path), deep[:, :, ::-1])
+    picture = read_image(path, channels)
+    assert picture.pixels.dtype == np.uint16
+    np.testing.assert_array_equal(picture.pixels, deep)
+    copy = tmp_path / f"copy{suffix}"
+    write_image(copy, from_tensor(to_tensor(picture.pixels), np.uint16))
+    np.testing.assert_array_equal(
+        cv2.imread(str(copy), cv2.IMREAD_UNCHANGED).reshape(deep.shape), deep[:, :, ::-1]
+    )
+
+
+def test_sixteen_bit_alpha(tmp_path):
+    deep = np.full((5, 6, 4), 40000, np.uint16)
+    cv2.imwrite(str(tmp_path / "deep.png"), deep)
+    picture = read_image(tmp_path / "deep.png")
+    assert picture.alpha.dtype == np.uint16
+    write_image(tmp_path / "copy.png", picture.pixels, picture.alpha)
+    np.testing.assert_array_equal(
+        cv2.imread(str(tmp_path / "copy.png"), cv2.IMREAD_UNCHANGED)[:, :, 3], deep[:, :, 3]
+    )
+
+
+def test_tensors_carry_every_8_bit_value():
+    pixels = np.arange(256, dtype=np.uint8).reshape(16, 16, 1)
+    tensor = to_tensor(pixels)
+    assert (float(tensor.min()), float(tensor.max())) == (-1.0, 1.0)
+    np.testing.assert_array_equal(from_tensor(tensor), pixels)
+    assert from_tensor(torch.full((3, 1, 1), 7.0)).max() == 255
+
+
+def test_resize_averages_when_it_shrinks():
+    pixels = np.zeros((8, 8, 1), np.uint8)
+    pixels[::2] = 200
+    assert set(np.unique(resize(pixels, 4, 4))) == {100}
+    assert resize(pixels, 3, 5).shape == (3, 5, 1)
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "picture.png"
+    write_image(path, np.zeros((4, 4, 3), np.uint8))
+    before = path.read_bytes()
+
+    def full(self, data):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(images.Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_image(path, np.ones((4, 4, 3), np.uint8))
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ["picture.png"]
+
+
+def truncated(path):
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(path)
+    path.write_bytes(path.read_bytes()[:2000])
+
+
+BAD = {
+    "empty.png": (lambda p: p.write_bytes(b""), "is empty (0 bytes)"),
+    "text.jpg": (lambda p: p.write_text("hello"), "is not a JPEG, PNG, WebP, TIFF or BMP image"),
+    "truncated.png": (truncated, "cannot be decoded"),
+    "truncated.jpg": (truncated, "cannot be decoded"),
+    "missing.png": (lambda p: None, "cannot be read (No such file or directory)"),
+    "float.tif": (lambda p: Image.new("F", (4, 4)).save(p), "32-bit images are not read"),
+    "large.png": (lambda p: Image.new("1", (2000, 2000)).save(p), "past the limit of 1,000,000"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_files_are_named_in_one_line(tmp_path, name):
+    make, message = BAD[name]
+    path = tmp_path / name
+    make(path)
+    with pytest.raises(BadImage) as caught:
+        read_image(path, max_pixels=1_000_000)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)

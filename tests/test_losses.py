@@ -1,0 +1,56 @@
+"""Losses against the papers' formulas, written out in numpy."""
+
+import numpy as np
+import pytest
+import torch
+
+from cyclegan.losses import ADVERSARIAL, gradient_penalty
+
+REAL = np.array([0.9, 0.1, -0.4, 1.7])
+FAKE = np.array([-0.3, 0.8, 1.2, 0.05])
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+FORMULAS = {
+    "lsgan": (
+        np.mean((FAKE - 1) ** 2),
+        0.5 * (np.mean((REAL - 1) ** 2) + np.mean(FAKE**2)),
+    ),
+    "vanilla": (
+        -np.mean(np.log(sigmoid(FAKE))),
+        -0.5 * (np.mean(np.log(sigmoid(REAL))) + np.mean(np.log(1 - sigmoid(FAKE)))),
+    ),
+    "hinge": (
+        -np.mean(FAKE),
+        0.5 * (np.mean(np.maximum(0, 1 - REAL)) + np.mean(np.maximum(0, 1 + FAKE))),
+    ),
+    "wgan-gp": (-np.mean(FAKE), np.mean(FAKE) - np.mean(REAL)),
+}
+
+
+@pytest.mark.parametrize("name", ADVERSARIAL)
+def test_adversarial_losses(name):
+    generator, discriminator = FORMULAS[name]
+    loss = ADVERSARIAL[name]
+    assert float(loss.generator(torch.tensor(FAKE))) == pytest.approx(generator)
+    assert float(loss.discriminator(torch.tensor(REAL), torch.tensor(FAKE))) == pytest.approx(discriminator)
+
+
+def test_gradient_penalty_of_a_known_gradient():
+    """D(x) = w.x has the gradient w everywhere, so the penalty is (|w| - 1)^2."""
+    w = torch.tensor([3.0, 0, 4.0]).view(1, 3, 1, 1)
+    real, fake = torch.randn(2, 3, 1, 1), torch.randn(2, 3, 1, 1)
+    penalty = gradient_penalty(lambda x: (w * x).sum(dim=(1, 2, 3)), real, fake, torch.rand(2, 1, 1, 1))
+    assert float(penalty) == pytest.approx((5 - 1) ** 2)
+
+
+def test_gradient_penalty_is_taken_between_real_and_fake():
+    """D(x) = |x|^2 / 2 has the gradient x: the penalty tells where it was taken."""
+    real, fake = torch.full((1, 1, 1, 1), 5.0), torch.full((1, 1, 1, 1), 1.0)
+    for mix, x in ((1.0, 5.0), (0.0, 1.0), (0.25, 2.0)):
+        share = torch.full((1, 1, 1, 1), mix)
+        penalty = gradient_penalty(lambda y: y.square().sum() / 2, real, fake, share)
+        assert float(penalty) == pytest.approx((x - 1) ** 2)

@@ -1,0 +1,66 @@
+"""Two real processes over gloo, started as users start them: by torchrun."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from cyclegan.config import to_yaml
+from cyclegan.training.checkpoint import checkpoints
+
+SCRIPT = Path(__file__).parent / "fixtures" / "one_step.py"
+
+
+def torchrun(processes: int, *args: str, cwd: Path, check: bool = True) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    done = subprocess.run([*command, *args], cwd=cwd, capture_output=True, text=True, timeout=300)
+    if check and done.returncode:
+        pytest.fail(done.stdout[-2000:] + done.stderr[-4000:])
+    return done
+
+
+@pytest.mark.parametrize("losses", ["lsgan", "wgan-gp"])
+def test_two_processes_at_batch_1_compute_the_gradients_of_one_at_batch_2(tmp_path, losses):
+    found = []
+    for processes in (1, 2):
+        file = tmp_path / f"{processes}.pt"
+        torchrun(processes, str(SCRIPT), str(file), losses, cwd=tmp_path)
+        found.append(torch.load(file, weights_only=True))
+    one, two = found
+    assert one["processes"] == 1 and two["processes"] == 2
+    assert set(one["gradients"]) == set(two["gradients"])
+    for name, gradient in one["gradients"].items():
+        torch.testing.assert_close(gradient, two["gradients"][name], atol=1e-5, rtol=1e-5)
+    assert one["losses"] == pytest.approx(two["losses"], abs=1e-5)
+    # Every process keeps the same pool, that of one process.
+    for mine, theirs in zip(one["pool"], two["pool"], strict=True):
+        torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=0)
+
+
+def test_a_run_on_two_processes_goes_on_on_one(tiny, here):
+    """Same global batches; the log counts over all processes; one process writes."""
+    (here / "mine.yaml").write_text(to_yaml(tiny(batch_size=4, steps=6)))
+    arguments = ["-m", "cyclegan", "train", "mine.yaml", "--json", "--run-dir"]
+    done = torchrun(2, *arguments, "two", cwd=here)
+    summary = json.loads(done.stdout.splitlines()[-1])
+    assert (summary["steps"], summary["images_seen"]) == (6, 24)
+    assert len(done.stdout.strip().splitlines()) == 1
+    subprocess.run([sys.executable, *arguments, "one"], cwd=here, check=True, capture_output=True)
+    logs = [[json.loads(line) for line in (here / run / "metrics.jsonl").open()] for run in ("one", "two")]
+    for one, two in zip(*logs, strict=True):
+        for key in set(one) - {"images_per_s"}:
+            assert two[key] == pytest.approx(one[key], rel=2e-3, abs=2e-4), key
+    more = [sys.executable, "-m", "cyclegan", "train", "--resume", "two", "--steps", "8", "--json"]
+    done = subprocess.run(more, cwd=here, check=True, capture_output=True, text=True)
+    assert json.loads(done.stdout)["images_seen"] == 32
+    assert checkpoints(here / "two" / "checkpoints")[-1].name == "step-00000008"
+
+
+def test_a_batch_that_does_not_divide_is_refused(tiny, here):
+    (here / "mine.yaml").write_text(to_yaml(tiny(batch_size=3)))
+    done = torchrun(2, "-m", "cyclegan", "train", "mine.yaml", cwd=here, check=False)
+    assert "batch_size: 3 does not divide among 2 process(es)" in done.stderr
+    assert "take a multiple of 2" in done.stderr

@@ -1,0 +1,238 @@
+"""Whole runs: what they write, that they learn, that they go on where they stopped."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from PIL import Image
+from safetensors.torch import load_file
+
+from cyclegan.config import read_yaml
+from cyclegan.errors import BadInput
+from cyclegan.training import loop, precision
+from cyclegan.training.checkpoint import checkpoints
+from cyclegan.training.loop import TrainingFailed, train
+
+
+def metrics(run):
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def weights(run, name="G_AB"):
+    return load_file(run / "generators" / name / "model.safetensors")
+
+
+def test_a_run_leaves_what_the_design_says(tiny):
+    result = train(tiny(samples__every=2, checkpoint__every=2))
+    run = result.run.folder
+    assert read_yaml(run / "config.yaml")["size"] == 32
+    assert [line["step"] for line in metrics(run)] == [2, 4]
+    assert {"cycle_a", "identity_b", "adversarial_ab", "D_A", "lr_G", "images_per_s"} <= set(metrics(run)[0])
+    assert metrics(run)[1]["images_seen"] == 8
+    assert sorted(p.name for p in (run / "samples").iterdir()) == ["step-00000002.png", "step-00000004.png"]
+    assert [p.name for p in checkpoints(run / "checkpoints")] == ["step-00000002", "step-00000004"]
+    for name in ("G_AB", "G_BA"):
+        found = {p.name for p in (run / "generators" / name).iterdir()}
+        assert found == {"model.safetensors", "config.json", "README.md"}
+    assert sorted(p.name for p in (run / "translated").iterdir()) == ["AtoB", "BtoA"]
+    assert len(list((run / "translated" / "AtoB").iterdir())) == 3
+    assert not [p for p in run.rglob("*") if p.name.endswith((".part", ".old"))]
+
+
+def test_only_the_newest_checkpoints_stay(tiny):
+    run = train(tiny(steps=6, checkpoint__every=1, checkpoint__keep=2)).run
+    assert [p.name for p in checkpoints(run.checkpoints)] == ["step-00000005", "step-00000006"]
+
+
+def test_the_grid_shows_what_its_headings_say(tiny):
+    result = train(tiny())
+    grid = np.asarray(Image.open(result.grid))
+    # 2 rows; 5 columns a block, for the test files are pairs; tiles of 32 px enlarged to 128.
+    assert grid.shape == (28 + 2 * 134 + 6, 2 * (5 * 134 - 6) + 28 + 12, 3)
+    real_a, true_a = grid[28:156, 6:134], grid[28:156, 6 + 664 + 28 + 2 * 134 :][:, :128]
+    np.testing.assert_array_equal(real_a, true_a)
+    fake_b = grid[28:156, 140:268]
+    assert np.abs(fake_b.astype(int) - real_a).mean() > 5
+
+
+def test_the_same_seed_gives_the_same_run(tiny, here):
+    runs = [
+        train(tiny(run_dir=here / name, seed=seed)).run.folder
+        for name, seed in (("a", 1), ("b", 1), ("c", 2))
+    ]
+    a, b, c = (weights(run) for run in runs)
+    assert all(torch.equal(a[key], b[key]) for key in a)
+    assert not all(torch.equal(a[key], c[key]) for key in a)
+
+
+@pytest.mark.parametrize("kind", ["no", "bf16"])
+def test_a_resumed_run_is_the_run_never_stopped(tiny, here, kind, monkeypatch):
+    """Stopped in the middle of an epoch, with full pools, past the start of the decay."""
+    changes = {"steps": 16, "pool_size": 4, "checkpoint__every": 11, "precision": kind}
+    whole = train(tiny(run_dir=here / "whole", **changes)).run.folder
+    broken = here / "broken"
+    plain = loop.CycleGANStep.__call__
+    calls = []
+
+    def power_cut(self, *args):
+        calls.append(1)
+        if len(calls) == 14:
+            raise KeyboardInterrupt
+        return plain(self, *args)
+
+    monkeypatch.setattr(loop.CycleGANStep, "__call__", power_cut)
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny(run_dir=broken, **changes))
+    monkeypatch.setattr(loop.CycleGANStep, "__call__", plain)
+    train(tiny(resume=str(broken), **changes))
+    for name in ("G_AB", "G_BA"):
+        one, other = weights(whole, name), weights(broken, name)
+        assert all(torch.equal(one[key], other[key]) for key in one)
+    assert [line["step"] for line in metrics(broken)] == [line["step"] for line in metrics(whole)]
+    # The log's averages begin anew at the checkpoint; every line after the next is the same.
+    for one, other in zip(metrics(whole)[6:], metrics(broken)[6:], strict=True):
+        assert {**one, "images_per_s": 0} == {**other, "images_per_s": 0}
+
+
+def test_two_hundred_steps_lower_the_cycle_loss(tiny):
+    run = train(tiny(steps=200, log_every=20, optimizer__lr=1e-3, precision="auto")).run.folder
+    lines = metrics(run)
+    for name in ("cycle_a", "cycle_b", "identity_a"):
+        assert lines[-1][name] < 0.6 * lines[0][name]
+
+
+def test_time_ends_a_run(tiny):
+    result = train(tiny(steps=None, minutes=0.05))
+    assert 0.05 <= result.minutes < 0.5
+    assert result.step > 1
+
+
+@pytest.mark.parametrize("adversarial", ["vanilla", "hinge", "wgan-gp"])
+def test_other_losses_run(tiny, adversarial):
+    assert train(tiny(steps=2, losses__adversarial=adversarial)).step == 2
+
+
+def test_grey_images(tiny):
+    result = train(tiny(steps=2, data__channels=1))
+    config = json.loads((result.run.generator("G_AB") / "config.json").read_text())
+    assert config["channels"] == config["network"]["arguments"]["channels"] == 1
+    translated = next((result.run.folder / "translated" / "AtoB").iterdir())
+    assert Image.open(translated).mode == "L"
+
+
+def test_without_tests_the_grid_shows_training_images(tiny, small_domain, here):
+    for split in ("trainA", "trainB"):
+        (here / "mine" / split).parent.mkdir(exist_ok=True)
+        (here / "mine" / split).symlink_to(small_domain / split)
+    result = train(tiny(data__root=here / "mine", steps=2))
+    assert result.grid.exists()
+    assert result.translated == []
+
+
+def test_the_tracker_none_leaves_wandb_unimported(tiny, here):
+    import subprocess
+
+    from cyclegan.config import to_yaml
+
+    (here / "mine.yaml").write_text(to_yaml(tiny(steps=1)))
+    script = (
+        "import sys; from cyclegan.cli import main\n"
+        "try: main(['train', 'mine.yaml'])\n"
+        "except SystemExit as e: assert not e.code\n"
+        "print('wandb' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split()[-1] == "False"
+
+
+def test_an_offline_wandb_run_holds_numbers_grids_and_settings(tiny, monkeypatch):
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    result = train(tiny(tracker="wandb", samples__every=2))
+    assert result.upload and result.upload.startswith("wandb sync ")
+    (file,) = (result.run.folder / "wandb").glob("offline-run-*/run-*.wandb")
+    from wandb.proto import wandb_internal_pb2
+    from wandb.sdk.internal.datastore import DataStore
+
+    store = DataStore()
+    store.open_for_scan(str(file))
+    history, config = [], {}
+    while (data := store.scan_data()) is not None:
+        record = wandb_internal_pb2.Record()
+        record.ParseFromString(data)
+        for item in record.history.item:
+            history.append(item.key or "/".join(item.nested_key))
+        for item in record.config.update:
+            config[item.key or "/".join(item.nested_key)] = item.value_json
+        for item in record.run.config.update:
+            config[item.key] = item.value_json
+    assert {"cycle_a", "adversarial_ba", "D_B", "lr_G", "images_per_s", "samples"} <= set(history)
+    assert config["size"] == "32"
+    assert list((file.parent / "files" / "media" / "images").glob("samples*.png"))
+
+
+REFUSED = {
+    "a folder that holds a run": ({"run_dir": "there"}, "already holds a run; add --resume"),
+    "an uneven batch": ({"batch_size": 3, "gradient_accumulation": 1, "processes": 2}, "does not divide"),
+    "nothing to resume": ({"resume": "latest"}, "has no checkpoint to resume from"),
+    "fp16 without a GPU": ({"precision": "fp16"}, "precision: fp16 needs a CUDA GPU"),
+    "an unknown loss": ({"losses__adversarial": "lsgn"}, "there is no 'lsgn'; did you mean 'lsgan'?"),
+    "an unknown network": ({"generator__name": "resnett"}, "did you mean 'resnet'?"),
+}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="fp16 works here")
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_cannot_work_is_refused_before_anything_is_written(what, tiny, here, monkeypatch):
+    changes, message = REFUSED[what]
+    changes = dict(changes)
+    (here / "there").mkdir()
+    (here / "there" / "config.yaml").write_text("size: 32\n")
+    if changes.pop("processes", None):
+        monkeypatch.setattr(Accelerator, "num_processes", property(lambda self: 2))
+    with pytest.raises(BadInput) as caught:
+        train(tiny(**changes))
+    assert message in str(caught.value)
+    assert not (here / "runs").exists()
+
+
+def test_another_network_cannot_go_on(tiny, here):
+    train(tiny(run_dir=here / "run"))
+    with pytest.raises(BadInput, match="holds other networks than the settings name"):
+        train(tiny(resume=str(here / "run"), steps=6, generator__filters=4))
+
+
+def test_a_damaged_checkpoint_is_named(tiny, here):
+    train(tiny(run_dir=here / "run"))
+    (checkpoint,) = checkpoints(here / "run" / "checkpoints")
+    (checkpoint / "state.pt").write_bytes((checkpoint / "state.pt").read_bytes()[:1000])
+    with pytest.raises(BadInput, match=r"step-00000004: cannot be read \("):
+        train(tiny(resume=str(here / "run"), steps=6))
+
+
+def test_nan_stops_the_run_and_never_reaches_a_generator(tiny, monkeypatch, here):
+    plain = loop.CycleGANStep.__call__
+
+    def poisoned(self, *args):
+        losses = plain(self, *args)
+        return {**losses, "cycle_a": losses["cycle_a"] * float("nan")} if self.calls() else losses
+
+    count = iter(range(100))
+    monkeypatch.setattr(loop.CycleGANStep, "calls", lambda self: next(count) == 3, raising=False)
+    monkeypatch.setattr(loop.CycleGANStep, "__call__", poisoned)
+    with pytest.raises(TrainingFailed, match="cycle_a became NaN or infinite before step 4"):
+        train(tiny(steps=8, checkpoint__every=2, run_dir=here / "run"))
+    assert [p.name for p in checkpoints(here / "run" / "checkpoints")] == ["step-00000002"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="asks about CPUs")
+def test_auto_precision_asks_the_processor(tmp_path):
+    (tmp_path / "with").write_text("flags : fpu avx512f avx512_bf16 amx_tile")
+    (tmp_path / "without").write_text("flags : fpu avx512f")
+    assert precision.cpu_has_bf16(tmp_path / "with")
+    assert not precision.cpu_has_bf16(tmp_path / "without")
+    assert not precision.cpu_has_bf16(tmp_path / "nowhere")
+    assert precision.resolve_precision("auto") == ("bf16" if precision.cpu_has_bf16() else "no")
+    assert precision.resolve_precision("no") == "no"
