@@ -1,7 +1,5 @@
 """Every kind of file in, and out again; checked against Pillow and OpenCV directly."""
 
-import os
-
 import cv2
 import numpy as np
 import pytest
@@ -129,7 +127,7 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         write_image(path, np.ones((4, 4, 3), np.uint8))
     assert path.read_bytes() == before
-    assert os.listdir(tmp_path) == ["picture.png"]
+    assert [p.name for p in tmp_path.iterdir()] == ["picture.png"]
 
 
 def truncated(path):

@@ -1,6 +1,6 @@
 """Judge a generator on held-out images, beside the two anchors that give its figures a meaning."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +12,7 @@ from cyclegan.evaluation.metrics import kid, perceptual_distance
 from cyclegan.images import read_image, resize, to_tensor
 from cyclegan.networks.vgg19 import pretrained_vgg19
 
-POOLED = "relu5_4"
-COMPARED = ("relu1_2", "relu2_2", "relu3_4", "relu4_4", "relu5_4")
+LAYERS = ("relu1_2", "relu2_2", "relu3_4", "relu4_4", "relu5_4")
 BATCH = 16
 
 Translate = Callable[[Tensor], Tensor]
@@ -68,13 +67,11 @@ def evaluate(
         truth = read.batch(targets, number) if paired else None
         truth_layers = None if truth is None else judge_layers(judge, truth)
         for name, found in layers.items():
-            pooled[name].append(found[POOLED].mean(dim=(2, 3)))
+            pooled[name].append(pooled_features(found))
             if truth_layers is not None:
                 distances[name].append(perceptual_distance(found, truth_layers))
     for name, paths in (("target", targets), ("floor", _spread(train_targets, len(targets)))):
-        pooled[name] = [
-            judge_layers(judge, x, [POOLED])[POOLED].mean(dim=(2, 3)) for x in read.batches(paths)
-        ]
+        pooled[name] = [pooled_features(judge_layers(judge, images)) for images in read.batches(paths)]
     features = {name: torch.cat(found) for name, found in pooled.items()}
     target = features.pop("target")
     figures = [Figure("kid_vgg19", **{name: kid(found, target) for name, found in features.items()})]
@@ -107,6 +104,16 @@ class _Reader:
 
 
 @torch.inference_mode()
-def judge_layers(judge: nn.Module, images: Tensor, layers: Sequence[str] = COMPARED) -> dict[str, Tensor]:
+def judge_layers(judge: nn.Module, images: Tensor) -> dict[str, Tensor]:
     """Activations of (N, 1 or 3, H, W), at the size that the images have."""
-    return judge(images.expand(-1, 3, -1, -1), layers)
+    return judge(images.expand(-1, 3, -1, -1), LAYERS)
+
+
+def pooled_features(activations: Mapping[str, Tensor]) -> Tensor:
+    """(N, 1472): each layer's activations averaged over positions, then scaled to a mean square of 1.
+
+    VGG-19 is not normalized: raw, its layers differ by orders of magnitude, and KID's cubic kernel would
+    see the largest values of one layer alone. From edges to objects, each layer counts here.
+    """
+    means = [layer.mean(dim=(2, 3)) for layer in activations.values()]
+    return torch.cat([m / m.square().mean(dim=1, keepdim=True).sqrt() for m in means], dim=1)
