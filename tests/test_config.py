@@ -58,7 +58,7 @@ MISTAKES = {
     "size: 64\nsize: 32": "line 2: the key 'size' appears twice",
     "size: !!python/object:os.system {}": "line 1: could not determine a constructor",
     "- size": "must hold 'key: value' lines, not a list",
-    "size: [": "line 1:",
+    "size: [": "line 2: expected the node content",
     "1: 2": "a key must be a word, not 1",
 }
 

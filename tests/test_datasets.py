@@ -176,9 +176,9 @@ def test_the_first_digest_is_recorded_and_checked_ever_after(server, here, card_
 
 
 def test_a_pinned_digest_wins(server, here, card_for):
-    card_for(sha256="0" * 64)
+    card_for(sha256="f" * 64)
     server.files["/mine.zip"] = make_zip(OFFICIAL)
-    with pytest.raises(BadInput, match="expected 0000.*the card"):
+    with pytest.raises(BadInput, match="expected ffff.*the card"):
         prepare.prepare("mine")
 
 
@@ -432,8 +432,8 @@ def test_augmentation_differs_between_positions_and_seeds():
         return [augment(image, side, p).tobytes() for side in "AB" for p in range(20)]
 
     assert shown(0) == shown(0)
-    assert len(set(shown(0))) > 25
-    assert len(set(shown(0)) & set(shown(1))) < 25
+    assert len(set(shown(0))) > 15
+    assert shown(0) != shown(1)
 
 
 def test_deep_images_keep_their_depth_through_augmentation():
