@@ -1,8 +1,10 @@
 """A generator on disk: a folder with model.safetensors, config.json and README.md; nothing pickled."""
 
+import contextlib
 import inspect
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -55,29 +57,23 @@ def save_generator(folder: Path, state: dict[str, Tensor], config: GeneratorConf
         (partial / MODEL_CARD).write_text(_model_card(config), encoding="utf-8")
 
 
-class new_folder:
+@contextlib.contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
     """A temporary folder beside ``target`` that takes its place when the block ends well."""
-
-    def __init__(self, target: Path) -> None:
-        self.target = target
-        self.partial = target.with_name(f".{target.name}.{os.getpid()}.part")
-
-    def __enter__(self) -> Path:
-        shutil.rmtree(self.partial, ignore_errors=True)
-        self.partial.mkdir(parents=True)
-        return self.partial
-
-    def __exit__(self, kind: type | None, *_: Any) -> None:
-        if kind is not None:
-            shutil.rmtree(self.partial, ignore_errors=True)
-            return
-        for path in (*self.partial.iterdir(), self.partial):
+    partial = target.with_name(f".{target.name}.{os.getpid()}.part")
+    old = target.with_name(f".{target.name}.{os.getpid()}.old")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        for path in (*partial.iterdir(), partial):
             _flush(path)
-        old = self.target.with_name(f".{self.target.name}.{os.getpid()}.old")
-        if self.target.exists():
-            self.target.rename(old)
-        self.partial.rename(self.target)
-        _flush(self.target.parent)
+        if target.exists():
+            target.rename(old)
+        partial.rename(target)
+        _flush(target.parent)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
 
 

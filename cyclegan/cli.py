@@ -238,7 +238,7 @@ def _list_domains(as_json: bool) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    from cyclegan.datasets.cards import describe_source, domain_folder, list_cards, load_card
+    from cyclegan.datasets.cards import domain_folder, list_cards, load_card
     from cyclegan.datasets.prepare import is_prepared
 
     cards = {name: load_card(name) for name in list_cards()}
@@ -247,11 +247,10 @@ def _list_domains(as_json: bool) -> int:
         entries = [{"domain": n, "prepared": ready[n], **c.model_dump(mode="json")} for n, c in cards.items()]
         _print_json({"domains": entries})
         return 0
-    table = Table("domain", "A", "B", "licences (A / B)", "source", "here", show_lines=False)
+    table = Table("domain", "A to B", "source", "here")
     for name, card in cards.items():
         here = "yes" if is_prepared(domain_folder(name)) else ""
-        licences = f"{card.a.licence} / {card.b.licence}"
-        table.add_row(name, card.a.title, card.b.title, licences, describe_source(card), here)
+        table.add_row(name, card.title, card.source.kind, here)
     Console().print(table)
     return 0
 

@@ -84,6 +84,7 @@ class LossSettings(Frozen):
     lambda_identity_a: float = Field(5.0, ge=0, description="weight of |G_BA(real_a) - real_a|")
     lambda_identity_b: float = Field(5.0, ge=0, description="weight of |G_AB(real_b) - real_b|")
     lambda_gradient_penalty: float = Field(10.0, ge=0, description="weight of wgan-gp's penalty")
+    lambda_r1: float = Field(0.0, ge=0, description="weight of the discriminators' gradient at real images")
 
 
 class OptimizerSettings(Frozen):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from cyclegan.losses import ADVERSARIAL, gradient_penalty
+from cyclegan.losses import ADVERSARIAL, gradient_penalty, r1_penalty
 
 REAL = np.array([0.9, 0.1, -0.4, 1.7])
 FAKE = np.array([-0.3, 0.8, 1.2, 0.05])
@@ -54,3 +54,10 @@ def test_gradient_penalty_is_taken_between_real_and_fake():
         share = torch.full((1, 1, 1, 1), mix)
         penalty = gradient_penalty(lambda y: y.square().sum() / 2, real, fake, share)
         assert float(penalty.detach()) == pytest.approx((x - 1) ** 2)
+
+
+def test_r1_of_a_known_gradient():
+    """D(x) = mean of w.x over positions, on n of them: the gradient is w / n at each, |w|^2 / n in all."""
+    w = torch.tensor([3.0, 0, 4.0]).view(1, 3, 1, 1)
+    penalty = r1_penalty(lambda x: (w * x).sum(dim=1, keepdim=True), torch.randn(2, 3, 4, 5))
+    assert float(penalty) == pytest.approx(25 / 20)

@@ -236,3 +236,15 @@ def test_auto_precision_asks_the_processor(tmp_path):
     assert not precision.cpu_has_bf16(tmp_path / "nowhere")
     assert precision.resolve_precision("auto") == ("bf16" if precision.cpu_has_bf16() else "no")
     assert precision.resolve_precision("no") == "no"
+
+
+def test_without_an_account_wandb_stays_offline(monkeypatch, tmp_path):
+    from cyclegan.reporting.tracking import wandb_mode
+
+    for name in ("WANDB_MODE", "WANDB_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert wandb_mode() == "offline"
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    assert wandb_mode() == "disabled"

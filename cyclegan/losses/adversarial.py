@@ -59,3 +59,15 @@ def gradient_penalty(discriminator: nn.Module, real: Tensor, fake: Tensor, mix: 
     scores = discriminator(x)
     (gradient,) = torch.autograd.grad(scores.sum(), x, create_graph=True)
     return (gradient.flatten(1).norm(dim=1) - 1).square().mean()
+
+
+def r1_penalty(discriminator: nn.Module, real: Tensor) -> Tensor:
+    """E[|grad D(x)|^2] at real images (Mescheder et al. 2018, eq. 9, without its factor 1/2).
+
+    D is each image's mean score. Keeps a discriminator smooth, so that fakes are pushed towards the
+    target's look rather than towards noise that happens to please it.
+    """
+    x = real.detach().requires_grad_(True)
+    scores = discriminator(x).flatten(1).mean(dim=1)
+    (gradient,) = torch.autograd.grad(scores.sum(), x, create_graph=True)
+    return gradient.square().sum(dim=(1, 2, 3)).mean()

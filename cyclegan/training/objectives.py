@@ -7,7 +7,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from cyclegan.config import LossSettings
 from cyclegan.errors import BadInput, nearest
-from cyclegan.losses import ADVERSARIAL, AdversarialLoss, gradient_penalty
+from cyclegan.losses import ADVERSARIAL, AdversarialLoss, gradient_penalty, r1_penalty
 
 Losses = dict[str, Tensor]
 
@@ -82,6 +82,7 @@ class DiscriminatorObjective(nn.Module):
         super().__init__()
         self.D_A, self.D_B = D_A, D_B
         self.lambda_penalty = settings.lambda_gradient_penalty if settings.adversarial == "wgan-gp" else 0.0
+        self.lambda_r1 = settings.lambda_r1
         self.adversarial = adversarial_loss(settings.adversarial).discriminator
 
     def forward(
@@ -99,8 +100,11 @@ class DiscriminatorObjective(nn.Module):
         ):
             losses[name] = self.adversarial(*apply_to_both(network, real, fake))
             total = total + losses[name]
+            side = name[-1].lower()
             if self.lambda_penalty > 0:
-                penalty = gradient_penalty(network, real, fake, mix)
-                losses[f"gradient_penalty_{name[-1].lower()}"] = penalty
-                total = total + self.lambda_penalty * penalty
+                losses[f"gradient_penalty_{side}"] = gradient_penalty(network, real, fake, mix)
+                total = total + self.lambda_penalty * losses[f"gradient_penalty_{side}"]
+            if self.lambda_r1 > 0:
+                losses[f"r1_{side}"] = r1_penalty(network, real)
+                total = total + self.lambda_r1 * losses[f"r1_{side}"]
         return total, losses

@@ -1,0 +1,52 @@
+"""The first thing that people see: the default recipe, trained to its end and judged."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cyclegan.images import read_image
+
+
+def cyclegan(*args, cwd, env):
+    done = subprocess.run(
+        [sys.executable, "-m", "cyclegan", *args, "--json"], cwd=cwd, env=env, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def pixels(folder: Path, count: int = 100) -> np.ndarray:
+    """(N, H, W, 3) in [0, 1]."""
+    return np.stack([read_image(path).pixels for path in sorted(folder.iterdir())[:count]]) / 255
+
+
+def finest_detail(images: np.ndarray) -> float:
+    """Share of the power, besides the mean, at alternating pixels: where a checkerboard shows."""
+    power = np.abs(np.fft.fft2(images.mean(axis=3))) ** 2
+    power[:, 0, 0] = 0
+    half = images.shape[1] // 2
+    alternating = power[:, half - 1 : half + 2].sum() + power[:, :, half - 1 : half + 2].sum()
+    return float(alternating / power.sum())
+
+
+@pytest.mark.slow
+def test_the_default_recipe_gives_the_other_style(emoji, tmp_path):
+    env = {**os.environ, "CYCLEGAN_DATASETS": str(emoji.parent)}
+    trained = cyclegan("train", "noto2twemoji", "--tracker", "none", cwd=tmp_path, env=env)
+    report = cyclegan("evaluate", trained["run"], cwd=tmp_path, env=env)
+    print(json.dumps({"minutes": trained["minutes"], **report["metrics"]}))
+    kid, distance = (report["metrics"][name] for name in ("kid_vgg19", "vgg19_distance_to_truth"))
+    assert kid["translated"] <= 0.5 * kid["untranslated"]
+    assert distance["translated"] < distance["untranslated"]
+
+    fakes = pixels(tmp_path / trained["translated"][0])
+    reals = pixels(emoji / "testB")
+    assert finest_detail(fakes) < 2 * finest_detail(reals), "a checkerboard"
+    # Colours: neither washed out nor all alike.
+    spread = [images.mean(axis=(1, 2)).std(axis=0).mean() for images in (fakes, reals)]
+    assert 0.6 < spread[0] / spread[1] < 1.6
