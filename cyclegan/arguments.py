@@ -3,6 +3,7 @@
 import contextlib
 import inspect
 import io
+import itertools
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,7 +17,9 @@ from cyclegan.errors import BadInput, nearest
 def parse(
     command: Callable[..., Any], args: Sequence[str], prog: str, model: type[BaseModel] | None = None
 ) -> Any:
-    """Call ``command`` with the arguments that its signature names; none may be left over.
+    """What ``command`` returns for the arguments that its signature names; none may be left over.
+
+    It is called before words left over are refused, so it should return what is to be done, undone.
 
     Raises:
         BadInput: unknown, missing or wrong arguments.
@@ -50,14 +53,10 @@ def parse_known(
 
 
 def _one_line(box: str) -> str:
-    """tyro frames its complaints; the first paragraph inside the frame says what is wrong."""
-    lines = [line.strip(" │╭╮╰╯") for line in box.splitlines()[1:]]
-    wanted = []
-    for line in lines:
-        if not line or set(line) <= {"─"}:
-            break
-        wanted.append(line)
-    return " ".join(wanted).replace(" .", ".")
+    """tyro frames its complaints, with lines or in ASCII; the first part inside says what is wrong."""
+    lines = [line.strip(" │|╭╮╰╯+─-") for line in box.splitlines()[1:]]  # the first holds a title
+    parts = [list(group) for filled, group in itertools.groupby(lines, bool) if filled]
+    return " ".join(parts[0]).replace(" .", ".") if parts else box.strip()
 
 
 def _refuse_unknown(left: Sequence[str], command: Callable[..., Any], model: type[BaseModel] | None) -> None:

@@ -12,6 +12,7 @@ from cyclegan import __version__
 from cyclegan.errors import BadInput, nearest
 
 Arguments = list[str]
+Deed = Callable[[], int]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -114,7 +115,7 @@ def translate(args: Arguments) -> int:
         size: int | None = None,
         quality: int = 95,
         json: bool = False,
-    ) -> int:
+    ) -> Deed:
         """Translate a picture or a folder of pictures.
 
         Args:
@@ -125,9 +126,9 @@ def translate(args: Arguments) -> int:
             quality: of JPEG and WebP, 1 to 100
             json: end with one line of JSON
         """
-        return _translate(generator, input, output, size, quality, json)
+        return lambda: _translate(generator, input, output, size, quality, json)
 
-    return parse(command, args, "cyclegan translate")
+    return parse(command, args, "cyclegan translate")()
 
 
 def _translate(
@@ -171,7 +172,7 @@ def evaluate(args: Arguments) -> int:
         data: str | None = None,
         direction: Literal["AtoB", "BtoA"] | None = None,
         json: bool = False,
-    ) -> int:
+    ) -> Deed:
         """Judge a generator on held-out images.
 
         Args:
@@ -181,16 +182,20 @@ def evaluate(args: Arguments) -> int:
             direction: which generator of a run; default AtoB
             json: end with one line of JSON
         """
-        from cyclegan.evaluation.command import evaluate_folder
+        return lambda: _evaluate(generator_or_run, data, direction, json)
 
-        report = evaluate_folder(generator_or_run, data, direction)
-        if json:
-            _print_json(report.as_json())
-        else:
-            report.show()
-        return 0
+    return parse(command, args, "cyclegan evaluate")()
 
-    return parse(command, args, "cyclegan evaluate")
+
+def _evaluate(path: Path, data: str | None, direction: str | None, as_json: bool) -> int:
+    from cyclegan.evaluation.command import evaluate_folder
+
+    report = evaluate_folder(path, data, direction)
+    if as_json:
+        _print_json(report.as_json())
+    else:
+        report.show()
+    return 0
 
 
 def data(args: Arguments) -> int:
@@ -202,7 +207,7 @@ def data(args: Arguments) -> int:
         action: Annotated[Literal["list", "prepare", "verify"], tyro.conf.Positional],
         domain: Annotated[str | None, tyro.conf.Positional] = None,
         json: bool = False,
-    ) -> int:
+    ) -> Deed:
         """List the known domains, prepare one (fetch, check, unpack), or verify a prepared one.
 
         Args:
@@ -211,27 +216,25 @@ def data(args: Arguments) -> int:
             json: end with one line of JSON
         """
         if action == "list":
-            return _list_domains(json)
-        if domain is None:
-            raise BadInput(f"{action}: name a DOMAIN ('cyclegan data list' shows them)")
-        from cyclegan.datasets.prepare import count_images, prepare, verify
+            return lambda: _list_domains(json)
+        return lambda: _domain(action, domain, json)
 
-        if action == "prepare":
-            folder = prepare(domain)
-            counts = count_images(folder)
-            if json:
-                _print_json({"domain": domain, "folder": str(folder), "counts": counts})
-            else:
-                print(f"{folder}: " + ", ".join(f"{split} {count}" for split, count in counts.items()))
-            return 0
-        counts = verify(domain)
-        if json:
-            _print_json({"domain": domain, "counts": counts, "good": True})
-        else:
-            print(f"{domain}: all good; " + ", ".join(f"{split} {n}" for split, n in counts.items()))
-        return 0
+    return parse(command, args, "cyclegan data")()
 
-    return parse(command, args, "cyclegan data")
+
+def _domain(action: str, domain: str | None, as_json: bool) -> int:
+    """Prepare or verify one domain."""
+    if domain is None:
+        raise BadInput(f"{action}: name a DOMAIN ('cyclegan data list' shows them)")
+    from cyclegan.datasets.prepare import count_images, prepare, verify
+
+    counts = verify(domain) if action == "verify" else count_images(prepare(domain))
+    if as_json:
+        _print_json({"domain": domain, "counts": counts, "good": True})
+    else:
+        said = ", ".join(f"{split} {count}" for split, count in counts.items())
+        print(f"{domain}: {'all good' if action == 'verify' else 'prepared'}; {said}")
+    return 0
 
 
 def _list_domains(as_json: bool) -> int:

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from cyclegan import artifacts
 from cyclegan.artifacts import GeneratorConfig, NetworkConfig, load_generator, save_generator
 from cyclegan.errors import BadInput
 from cyclegan.networks import build
@@ -48,6 +49,22 @@ def test_a_second_save_replaces_the_first(saved):
     torch.nn.init.ones_(next(network.parameters()))
     save_generator(folder, network.state_dict(), config)
     assert torch.equal(next(load_generator(folder)[0].parameters()), next(network.parameters()))
+    assert [p.name for p in folder.parent.iterdir()] == ["G_AB"]
+
+
+def test_a_save_that_fails_leaves_the_older_one(saved, monkeypatch):
+    folder, network, config = saved
+    plain = artifacts.Path.rename
+
+    def full(self, target):
+        if self.name.endswith(".part"):
+            raise OSError(28, "No space left on device")
+        return plain(self, target)
+
+    monkeypatch.setattr(artifacts.Path, "rename", full)
+    with pytest.raises(OSError, match="No space left"):
+        save_generator(folder, network.state_dict(), config)
+    assert load_generator(folder)[1] == config
     assert [p.name for p in folder.parent.iterdir()] == ["G_AB"]
 
 

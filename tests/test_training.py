@@ -98,10 +98,12 @@ def test_a_resumed_run_is_the_run_never_stopped(tiny, here, kind, monkeypatch):
 
 
 def test_two_hundred_steps_lower_the_cycle_loss(tiny):
-    run = train(tiny(steps=200, log_every=20, optimizer__lr=1e-3, precision="auto")).run.folder
+    run = train(
+        tiny(steps=200, log_every=20, optimizer__lr=1e-3, generator__filters=16, precision="auto")
+    ).run.folder
     lines = metrics(run)
     for name in ("cycle_a", "cycle_b", "identity_a"):
-        assert lines[-1][name] < 0.6 * lines[0][name]
+        assert lines[-1][name] < 0.7 * lines[0][name]
 
 
 def test_time_ends_a_run(tiny):
@@ -148,22 +150,36 @@ def test_the_tracker_none_leaves_wandb_unimported(tiny, here):
     assert done.stdout.split()[-1] == "False"
 
 
+def leveldb_log(data, offset):
+    """The records of a .wandb file: LevelDB's log format, blocks of 32 KiB after wandb's own 7 bytes."""
+    records, position, partial = [], 0, b""
+    while position + 7 <= len(data):
+        left = 32768 - (position + offset) % 32768
+        if left < 7:
+            position += left
+            continue
+        length, kind = int.from_bytes(data[position + 4 : position + 6], "little"), data[position + 6]
+        partial += data[position + 7 : position + 7 + length]
+        position += 7 + length
+        if kind in (1, 4):  # whole, or the last part
+            records.append(partial)
+            partial = b""
+    return records
+
+
 def test_an_offline_wandb_run_holds_numbers_grids_and_settings(tiny, monkeypatch):
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     result = train(tiny(tracker="wandb", samples__every=2))
     assert result.upload and result.upload.startswith("wandb sync ")
     (file,) = (result.run.folder / "wandb").glob("offline-run-*/run-*.wandb")
     from wandb.proto import wandb_internal_pb2
-    from wandb.sdk.internal.datastore import DataStore
 
-    store = DataStore()
-    store.open_for_scan(str(file))
     history, config = [], {}
-    while (data := store.scan_data()) is not None:
+    for data in leveldb_log(file.read_bytes()[7:], offset=7):
         record = wandb_internal_pb2.Record()
         record.ParseFromString(data)
         for item in record.history.item:
-            history.append(item.key or "/".join(item.nested_key))
+            history.append((item.key or item.nested_key[0]).split("/")[0])
         for item in record.config.update:
             config[item.key or "/".join(item.nested_key)] = item.value_json
         for item in record.run.config.update:

@@ -5,13 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import tyro
 
 from cyclegan.arguments import parse_known
 from cyclegan.config import TrainSettings, project_files, read_yaml, validated
 from cyclegan.datasets.cards import list_cards
 from cyclegan.errors import BadInput, nearest
+from cyclegan.training.objectives import adversarial_loss
 from cyclegan.training.run import find_checkpoint
+from cyclegan.training.step import build_networks
 
 PROG = "cyclegan train"
 
@@ -39,7 +42,19 @@ def settings_from(args: Sequence[str]) -> tuple[TrainSettings, Options]:
     values, source = _base(words[0] if words else given.domain, given)
     base = validated(TrainSettings, values, source)
     (settings, options), _ = _parse(args, base)
+    _refuse_unbuildable(settings)
     return settings, options
+
+
+def _refuse_unbuildable(settings: TrainSettings) -> None:
+    """Make networks (without memory), loss and transforms, so that a wrong name ends it here."""
+    with torch.device("meta"):
+        build_networks(settings)
+    adversarial_loss(settings.losses.adversarial)
+    if settings.augment.transforms:
+        from cyclegan.datasets.augment import Augment
+
+        Augment(settings)
 
 
 def _parse(args: Sequence[str], base: TrainSettings) -> tuple[tuple[TrainSettings, Options], list[str]]:

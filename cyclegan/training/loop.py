@@ -69,11 +69,13 @@ class Trainer:
         self.settings = settings
         precision = resolve_precision(settings.precision)
         tracker = None if settings.tracker == "none" else settings.tracker
-        self.accelerator = Accelerator(mixed_precision=precision, log_with=tracker)
+        # Told that there is no GPU, accelerate joins torchrun's processes over gloo; else it does not.
+        on_cpu = not torch.accelerator.is_available()
+        self.accelerator = Accelerator(cpu=on_cpu, mixed_precision=precision, log_with=tracker)
         _refuse_uneven(settings, self.accelerator.num_processes)
+        self.step = CycleGANStep(settings, self.accelerator)
         self.domain, self.dataset = self._open_data()
         self.run: Run = self._agree(lambda: open_run(settings, self.domain.name))
-        self.step = CycleGANStep(settings, self.accelerator)
         self.averaged = {name: copy.deepcopy(self.step.networks[name]) for name in GENERATORS}
         self.progress = Progress()
         if self.run.resumed_from is not None:
