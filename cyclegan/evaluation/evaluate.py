@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from cyclegan.errors import BadInput
 from cyclegan.evaluation.metrics import kid, perceptual_distance
 from cyclegan.images import read_image, resize, to_tensor
-from cyclegan.networks.vgg19 import pretrained_vgg19
+from cyclegan.networks.vgg19 import WIDTHS, pretrained_vgg19
 
 LAYERS = ("relu1_2", "relu2_2", "relu3_4", "relu4_4", "relu5_4")
 BATCH = 16
@@ -74,7 +74,9 @@ def evaluate(
         pooled[name] = [pooled_features(judge_layers(judge, images)) for images in read.batches(paths)]
     features = {name: torch.cat(found) for name, found in pooled.items()}
     target = features.pop("target")
-    figures = [Figure("kid_vgg19", **{name: kid(found, target) for name, found in features.items()})]
+    scales = layer_scales(target)
+    values = {name: kid(found / scales, target / scales) for name, found in features.items()}
+    figures = [Figure("kid_vgg19", **values)]
     if paired:
         means = {name: float(torch.cat(found).mean()) for name, found in distances.items()}
         figures.append(Figure("vgg19_distance_to_truth", **means, floor=0.0))
@@ -110,10 +112,15 @@ def judge_layers(judge: nn.Module, images: Tensor) -> dict[str, Tensor]:
 
 
 def pooled_features(activations: Mapping[str, Tensor]) -> Tensor:
-    """(N, 1472): each layer's activations averaged over positions, then scaled to a mean square of 1.
+    """(N, 1472): each layer's activations averaged over positions, side by side."""
+    return torch.cat([activations[name].mean(dim=(2, 3)) for name in LAYERS], dim=1)
+
+
+def layer_scales(target: Tensor) -> Tensor:
+    """(1472,): the root mean square of each layer in the target's (N, 1472) features.
 
     VGG-19 is not normalized: raw, its layers differ by orders of magnitude, and KID's cubic kernel would
-    see the largest values of one layer alone. From edges to objects, each layer counts here.
+    see one of them alone. In these units every layer counts, from edges to objects.
     """
-    means = [layer.mean(dim=(2, 3)) for layer in activations.values()]
-    return torch.cat([m / m.square().mean(dim=1, keepdim=True).sqrt() for m in means], dim=1)
+    layers = target.split([WIDTHS[int(name[4]) - 1] for name in LAYERS], dim=1)
+    return torch.cat([layer.square().mean().sqrt().expand(layer.shape[1]) for layer in layers])
