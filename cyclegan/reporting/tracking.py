@@ -49,13 +49,12 @@ class Tracking:
             self.accelerator.get_tracker("wandb").log_images({"samples": [grid]}, step=step)
 
     def finish(self) -> str | None:
-        """Close the tracker; returns how to upload a run that was kept offline."""
-        if self.name == "none":
-            return None
+        """Close the tracker, and the ties between processes; returns how to upload an offline run."""
         upload = None
-        if self.accelerator.is_main_process:
+        if self.name != "none" and self.accelerator.is_main_process:
             run = self.accelerator.get_tracker("wandb", unwrap=True)
             if run.offline:
                 upload = f"wandb sync {Path(run.dir).parent}"
+        # A process that leaves with gloo's threads alive may abort on its way out.
         self.accelerator.end_training()
         return upload
