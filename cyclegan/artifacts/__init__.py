@@ -1,0 +1,27 @@
+"""A saved generator: write, read, describe."""
+
+from cyclegan.artifacts.generator import (
+    CONFIG,
+    MODEL_CARD,
+    WEIGHTS,
+    GeneratorConfig,
+    NetworkConfig,
+    load_generator,
+    network_arguments,
+    new_folder,
+    read_config,
+    save_generator,
+)
+
+__all__ = [
+    "CONFIG",
+    "MODEL_CARD",
+    "WEIGHTS",
+    "GeneratorConfig",
+    "NetworkConfig",
+    "load_generator",
+    "network_arguments",
+    "new_folder",
+    "read_config",
+    "save_generator",
+]

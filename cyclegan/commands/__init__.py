@@ -1,0 +1,1 @@
+"""One file a verb: its arguments, what it calls, what it prints."""

@@ -1,0 +1,52 @@
+"""cyclegan train."""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from cyclegan.arguments import print_json
+
+
+def train(args: list[str]) -> int:
+    from cyclegan.training.command import settings_from
+
+    settings, options = settings_from(args)
+    if options.dry_run:
+        from cyclegan.config import to_yaml
+
+        if options.json:
+            print_json(settings.model_dump(mode="json"))
+        else:
+            print(to_yaml(settings), end="")
+        return 0
+    from cyclegan.training.loop import TrainingFailed
+    from cyclegan.training.loop import train as run_training
+
+    try:
+        result = run_training(settings)
+    except TrainingFailed as error:
+        print(f"cyclegan train: {error}", file=sys.stderr)
+        return 1
+    if not result.is_main:
+        return 0
+    if options.json:
+        print_json(result.summary())
+        return 0
+    print(f"Done: {result.step:,} steps, {result.images_seen:,} images in {result.minutes:.1f} minutes.")
+    if result.upload is not None:
+        print(f"W&B kept the run offline, for there is no account here. Upload it: {result.upload}")
+    for folder in result.translated:
+        print(f"Held-out images, translated: {folder}")
+    print(f"Grid: {result.grid}")
+    command = (_program(), "translate", str(result.run.generator("G_AB")), "INPUT", "OUTPUT")
+    print(f"Translate a folder: {' '.join(command)}")
+    return 0
+
+
+def _program() -> str:
+    """How this command can be called from here."""
+    if shutil.which("cyclegan"):
+        return "cyclegan"
+    beside = Path(sys.executable).with_name("cyclegan")
+    return os.path.relpath(beside) if beside.exists() else f"{sys.executable} -m cyclegan"
