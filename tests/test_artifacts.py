@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 
-from cyclegan import artifacts
 from cyclegan.artifacts import GeneratorConfig, NetworkConfig, load_generator, save_generator
+from cyclegan.artifacts import generator as artifacts
 from cyclegan.errors import BadInput
 from cyclegan.networks import build
 from cyclegan.networks.layers import initialize
