@@ -41,11 +41,21 @@ class BadImage(BadInput):
 
 
 @dataclass(frozen=True)
+class Metadata:
+    """What a file says beside its pixels: the bytes of its colour profile, EXIF and XMP, where it has them."""
+
+    icc_profile: bytes | None = None
+    exif: bytes | None = None
+    xmp: bytes | None = None
+
+
+@dataclass(frozen=True)
 class Picture:
     """A decoded file: ``pixels`` (H, W, C) upright, and its ``alpha`` (H, W) when it had one."""
 
     pixels: np.ndarray
     alpha: np.ndarray | None = None
+    metadata: Metadata = Metadata()
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -239,19 +249,26 @@ def from_tensor(tensor: "torch.Tensor", dtype: np.dtype | type = np.uint8) -> np
 
 
 def write_image(path: Path, pixels: np.ndarray, alpha: np.ndarray | None = None, quality: int = 95) -> None:
-    """Write (H, W, C) pixels in the format that the suffix names, whole or not at all.
+    """Write (H, W, C) pixels in the format that the suffix names, whole or not at all (``encode_image``)."""
+    replace_file(path, encode_image(path.suffix, pixels, alpha, quality))
+
+
+def encode_image(
+    suffix: str, pixels: np.ndarray, alpha: np.ndarray | None = None, quality: int = 95
+) -> bytes:
+    """The bytes of a file with (H, W, C) pixels, in the format that the suffix names.
 
     16-bit pixels stay so in PNG and TIFF and become 8 bits elsewhere; alpha is kept where the format
     has it. ``quality`` is for JPEG and WebP.
     """
-    suffix = path.suffix.lower()
+    suffix = suffix.lower()
     if pixels.dtype == np.uint16 and suffix not in DEEP_SUFFIXES:
         pixels = np.rint(pixels / 257).astype(np.uint8)
         alpha = None if alpha is None else np.rint(alpha / 257).astype(np.uint8)
     if alpha is not None and suffix in ALPHA_SUFFIXES:
         pixels = np.concatenate([pixels, alpha[:, :, None].astype(pixels.dtype)], axis=2)
     encode = _encode_16 if pixels.dtype == np.uint16 else _encode_8
-    replace_file(path, encode(pixels, suffix, quality))
+    return encode(pixels, suffix, quality)
 
 
 def replace_file(path: Path, data: bytes) -> None:
