@@ -42,7 +42,7 @@ class BadImage(BadInput):
 
 @dataclass(frozen=True)
 class Metadata:
-    """What a file says beside its pixels: the bytes of its colour profile, EXIF and XMP, where it has them."""
+    """What a file says beside its pixels: the bytes of its colour profile, EXIF and XMP."""
 
     icc_profile: bytes | None = None
     exif: bytes | None = None
