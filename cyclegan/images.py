@@ -126,7 +126,7 @@ def read_image(
     pixels, alpha = _split_alpha(_upright(raw, orientation))
     if alpha is not None:
         pixels = _composite(pixels, alpha, background)
-    return Picture(_as_channels(pixels, channels), alpha)
+    return Picture(as_channels(pixels, channels), alpha)
 
 
 def image_size(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
@@ -213,7 +213,8 @@ def _composite(pixels: np.ndarray, alpha: np.ndarray, background: tuple[int, int
     return np.rint(pixels * opacity + colour * (1 - opacity)).astype(pixels.dtype)
 
 
-def _as_channels(pixels: np.ndarray, channels: int) -> np.ndarray:
+def as_channels(pixels: np.ndarray, channels: int) -> np.ndarray:
+    """(H, W, 1 or 3) as ``channels`` channels: luminance (BT.601), or grey three times."""
     if pixels.shape[2] == channels:
         return pixels
     if channels == 3:
@@ -272,15 +273,21 @@ def encode_image(
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Put ``data`` at ``path`` whole or not at all: a temporary name beside it, then a rename."""
+    """Put ``data`` at ``path`` whole or not at all."""
+    with replacing(path) as partial:
+        partial.write_bytes(data)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary name beside ``path``, renamed to it when the block ends well, removed when not."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name[:80]}.{os.getpid()}.part")
     try:
-        partial.write_bytes(data)
+        yield partial
         partial.replace(path)
-    except OSError:
+    finally:
         partial.unlink(missing_ok=True)
-        raise
 
 
 def _encode_8(pixels: np.ndarray, suffix: str, quality: int) -> bytes:

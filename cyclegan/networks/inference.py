@@ -20,13 +20,17 @@ def translate(network: nn.Module, images: Tensor, multiple_of: int) -> Tensor:
 
 
 def pad(images: Tensor, multiple: int) -> Tensor:
-    """Extend (N, C, H, W) on the right and below to multiples, and to 4 multiples a side at least.
+    """Extend (N, C, H, W) on the right and below as ``padding`` says."""
+    bottom, right, mode = padding(*images.shape[-2:], multiple)
+    return F.pad(images, (0, right, 0, bottom), mode=mode)
 
-    Mirrored where the image is large enough for that, else its last row and column are repeated. Below
-    4 multiples the reflection inside the networks has nothing to reflect.
+
+def padding(height: int, width: int, multiple: int) -> tuple[int, int, str]:
+    """Rows below and columns on the right that lead to multiples, and to 4 multiples a side at least.
+
+    Mirrored where the image is large enough for that (``reflect``), else its last row and column are
+    repeated (``replicate``). Below 4 multiples the reflection inside the networks has nothing to reflect.
     """
-    height, width = images.shape[-2:]
     bottom = max(-height % multiple, 4 * multiple - height)
     right = max(-width % multiple, 4 * multiple - width)
-    mirrored = bottom < height and right < width
-    return F.pad(images, (0, right, 0, bottom), mode="reflect" if mirrored else "replicate")
+    return bottom, right, "reflect" if bottom < height and right < width else "replicate"

@@ -51,6 +51,13 @@ class ResnetGenerator(nn.Module):
 
     multiple_of = 4  # two halvings on the way down
 
+    @property
+    def reach(self) -> int:
+        """How many pixels away an output pixel looks in any direction, norms' statistics aside."""
+        blocks = sum(isinstance(layer, ResnetBlock) for layer in self.layers)
+        # 3 + 3 for the 7x7 ends, 1 + 2 going down, 4 + 2 going up, two 3x3 at a quarter in each block.
+        return 16 + 8 * blocks
+
     def __init__(
         self,
         channels: int = 3,

@@ -1,0 +1,38 @@
+"""An image that is read by regions, in memory or on disk."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+
+class Source(Protocol):
+    """Pixels (height, width, channels), uint8 or uint16, read a region at a time."""
+
+    height: int
+    width: int
+    dtype: np.dtype
+
+    def read(self, top: int, bottom: int, left: int, right: int) -> np.ndarray: ...
+
+
+@dataclass(frozen=True)
+class ArraySource:
+    """An image that is in memory as it is."""
+
+    pixels: np.ndarray
+
+    @property
+    def height(self) -> int:
+        return self.pixels.shape[0]
+
+    @property
+    def width(self) -> int:
+        return self.pixels.shape[1]
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.pixels.dtype
+
+    def read(self, top: int, bottom: int, left: int, right: int) -> np.ndarray:
+        return self.pixels[top:bottom, left:right]
