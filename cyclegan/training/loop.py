@@ -4,7 +4,7 @@ import copy
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,14 +20,16 @@ from cyclegan.datasets.unpaired import PositionSampler, UnpairedImages, loader, 
 from cyclegan.errors import BadInput
 from cyclegan.reporting.progress import Standing, TrainingProgress
 from cyclegan.reporting.tracking import Tracking
-from cyclegan.training.checkpoint import Progress, read_checkpoint, save_checkpoint, truncate_metrics
+from cyclegan.training.checkpoint import Progress, save_checkpoint, truncate_metrics
 from cyclegan.training.ema import update_average
+from cyclegan.training.meter import Meter
 from cyclegan.training.precision import resolve_precision
 from cyclegan.training.run import GENERATORS, Run, export_generators, open_run, write_config
 from cyclegan.training.sampling import Samples
 from cyclegan.training.schedule import Length, lr_factor
 from cyclegan.training.showcase import translate_held_out
-from cyclegan.training.step import NAMES, CycleGANStep
+from cyclegan.training.state import restore, state_of
+from cyclegan.training.step import CycleGANStep
 
 
 class TrainingFailed(Exception):
@@ -79,7 +81,7 @@ class Trainer:
         self.averaged = {name: copy.deepcopy(self.step.networks[name]) for name in GENERATORS}
         self.progress = Progress()
         if self.run.resumed_from is not None:
-            self._restore(self.run.resumed_from)
+            self.progress = restore(self.run.resumed_from, self.step, self.averaged)
         self.length = Length(settings, len(self.dataset.stores["A"]))
         self.samples = Samples(self.domain, settings, self.accelerator.device)
         self.tracking = Tracking(self.accelerator, settings.tracker, self.run.folder)
@@ -95,38 +97,6 @@ class Trainer:
         """What the main process decides, on every process."""
         decision = [decide() if self.accelerator.is_main_process else None]
         return broadcast_object_list(decision)[0]
-
-    def _restore(self, checkpoint: Path) -> None:
-        state, self.progress = read_checkpoint(checkpoint, self.accelerator.device)
-        try:
-            for name in NAMES:
-                self.step.networks[name].load_state_dict(state[name])
-            for name, network in self.averaged.items():
-                network.load_state_dict(state["averaged"][name])
-        except RuntimeError as error:
-            findings = " ".join(str(error).split())[:300]
-            raise BadInput(
-                f"{checkpoint}: holds other networks than the settings name ({findings})"
-            ) from error
-        self.step.optimizer_G.load_state_dict(state["optimizer_G"])
-        self.step.optimizer_D.load_state_dict(state["optimizer_D"])
-        self.step.pool_a.load(state["pool_a"], self.accelerator.device)
-        self.step.pool_b.load(state["pool_b"], self.accelerator.device)
-        if self.accelerator.scaler is not None and state["scaler"] is not None:
-            self.accelerator.scaler.load_state_dict(state["scaler"])
-
-    def state(self) -> dict[str, Any]:
-        """All that decides the next step, besides settings and progress."""
-        scaler = self.accelerator.scaler
-        return {
-            **{name: self.step.networks[name].state_dict() for name in NAMES},
-            "averaged": {name: network.state_dict() for name, network in self.averaged.items()},
-            "optimizer_G": self.step.optimizer_G.state_dict(),
-            "optimizer_D": self.step.optimizer_D.state_dict(),
-            "pool_a": self.step.pool_a.state(),
-            "pool_b": self.step.pool_b.state(),
-            "scaler": None if scaler is None else scaler.state_dict(),
-        }
 
     def batches(self) -> Iterator[dict[str, Tensor]]:
         """This process' share of the global batches, on its device, without end."""
@@ -200,7 +170,7 @@ class Trainer:
             return mine
         return self._agree(lambda: mine)
 
-    def _after_step(self, meter: "Meter", factor: float) -> None:
+    def _after_step(self, meter: Meter, factor: float) -> None:
         """Show, log, sample and save, each when it is due; the end has a sample and a save of its own."""
         progress, settings = self.progress, self.settings
         done = self.length.done(progress.step, progress.minutes)
@@ -243,7 +213,12 @@ class Trainer:
         return path
 
     def _save(self) -> None:
-        save_checkpoint(self.run.checkpoints, self.state(), self.progress, self.settings.checkpoint.keep)
+        save_checkpoint(
+            self.run.checkpoints,
+            state_of(self.step, self.averaged),
+            self.progress,
+            self.settings.checkpoint.keep,
+        )
         export_generators(self.run, self.averaged, self.settings, self.domain, self.progress)
 
     def _finish(self) -> tuple[Path, list[Path]]:
@@ -255,32 +230,6 @@ class Trainer:
             translated = translate_held_out(self.run, self.domain, count, self.bar.say)
         self.accelerator.wait_for_everyone()
         return grid, translated
-
-
-class Meter:
-    """Losses averaged over steps and processes since the last summary, and the speed meanwhile."""
-
-    def __init__(self, accelerator: Accelerator, batch_size: int) -> None:
-        self.accelerator, self.batch_size = accelerator, batch_size
-        self.sums: dict[str, Tensor] = {}
-        self.steps = 0
-        self.since = time.monotonic()
-        self.last: dict[str, float] = {}
-        self.images_per_s = 0.0
-
-    def add(self, losses: Mapping[str, Tensor]) -> None:
-        for name, loss in losses.items():
-            self.sums[name] = self.sums[name] + loss if name in self.sums else loss
-        self.steps += 1
-
-    def summary(self) -> dict[str, float]:
-        """Mean losses over all processes, with ``images_per_s``; begins anew."""
-        means = torch.stack([value.float() / self.steps for value in self.sums.values()])
-        means = self.accelerator.reduce(means, "mean").tolist()
-        self.images_per_s = self.steps * self.batch_size / (time.monotonic() - self.since)
-        self.last = dict(zip(self.sums, means, strict=True))
-        self.sums, self.steps, self.since = {}, 0, time.monotonic()
-        return {**self.last, "images_per_s": self.images_per_s}
 
 
 def train(settings: TrainSettings) -> Result:

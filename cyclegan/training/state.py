@@ -1,0 +1,50 @@
+"""All that decides the next step, besides settings and progress: taken out, and put back."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from cyclegan.errors import BadInput
+from cyclegan.training.checkpoint import Progress, read_checkpoint
+from cyclegan.training.step import NAMES, CycleGANStep
+
+
+def state_of(step: CycleGANStep, averaged: Mapping[str, nn.Module]) -> dict[str, Any]:
+    """Networks and their averages, optimizers, image pools and, for fp16, the scaler."""
+    scaler = step.accelerator.scaler
+    return {
+        **{name: step.networks[name].state_dict() for name in NAMES},
+        "averaged": {name: network.state_dict() for name, network in averaged.items()},
+        "optimizer_G": step.optimizer_G.state_dict(),
+        "optimizer_D": step.optimizer_D.state_dict(),
+        "pool_a": step.pool_a.state(),
+        "pool_b": step.pool_b.state(),
+        "scaler": None if scaler is None else scaler.state_dict(),
+    }
+
+
+def restore(checkpoint: Path, step: CycleGANStep, averaged: Mapping[str, nn.Module]) -> Progress:
+    """Put a checkpoint's state back, and return how far it had come.
+
+    Raises:
+        BadInput: the checkpoint holds other networks than the settings name.
+    """
+    device, scaler = step.accelerator.device, step.accelerator.scaler
+    state, progress = read_checkpoint(checkpoint, device)
+    try:
+        for name in NAMES:
+            step.networks[name].load_state_dict(state[name])
+        for name, network in averaged.items():
+            network.load_state_dict(state["averaged"][name])
+    except RuntimeError as error:
+        findings = " ".join(str(error).split())[:300]
+        raise BadInput(f"{checkpoint}: holds other networks than the settings name ({findings})") from error
+    step.optimizer_G.load_state_dict(state["optimizer_G"])
+    step.optimizer_D.load_state_dict(state["optimizer_D"])
+    step.pool_a.load(state["pool_a"], device)
+    step.pool_b.load(state["pool_b"], device)
+    if scaler is not None and state["scaler"] is not None:
+        scaler.load_state_dict(state["scaler"])
+    return progress
