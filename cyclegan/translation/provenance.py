@@ -179,7 +179,7 @@ def read_label(xmp: bytes | None) -> dict[str, Any] | None:
         raise ValueError(str(error)) from error
     facts: dict[str, Any] = {}
     for about in root.iter(f"{{{_RDF}}}Description"):
-        # A property may stand as an element or, if it is plain text, as an attribute (XMP §7.9.2.2).
+        # A property may stand as an element or, if it is plain text, as an attribute.
         texts = {**about.attrib, **{child.tag: child.text or "" for child in about}}
         for name, key in _TEXTS.items():
             if f"{{{OURS}}}{name}" in texts:

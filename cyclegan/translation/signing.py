@@ -1,14 +1,14 @@
 """Signatures: a C2PA manifest in the file, with the input as its ingredient (C2PA 2.2, by c2pa-python).
 
 The manifest says what C2PA says of an existing picture that a model made anew: ``c2pa.opened`` with the
-input as ``parentOf`` (§18.15.4: a manifest with a parent begins so), then ``c2pa.edited`` with the
+input as ``parentOf`` (§18.14.2: a manifest with a parent begins so), then ``c2pa.edited`` with the
 digital source type of what the model made (Guidance 2.2 §5.2.2). What the label says stands in an
 assertion of our own.
 """
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,7 +65,7 @@ class Signer:
 
     algorithm: str
     chain: bytes
-    key: bytes
+    key: bytes = field(repr=False)
     timestamps: str | None = None
 
     @classmethod
@@ -149,6 +149,7 @@ class Signer:
 
 
 def _manifest(title: str, mime: str, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What c2pa-python signs. ``created``: we vouch for it, it was not gathered from others (§10.2.2)."""
     agent = {"name": "cyclegan", "version": facts["cyclegan_version"]}
     actions = [
         {"action": "c2pa.opened", "parameters": {"ingredientIds": ["source"]}},
@@ -159,13 +160,14 @@ def _manifest(title: str, mime: str, facts: Mapping[str, Any]) -> dict[str, Any]
             "description": f"Translated by a generator, {facts['source']} to {facts['target']}",
         },
     ]
+    known = {key: value for key, value in facts.items() if value is not None}
     return {
         "title": title,
         "format": mime,
         "claim_generator_info": [agent],
         "assertions": [
-            {"label": "c2pa.actions.v2", "data": {"actions": actions}},
-            {"label": ASSERTION, "data": {key: value for key, value in facts.items() if value is not None}},
+            {"label": "c2pa.actions.v2", "data": {"actions": actions}, "created": True},
+            {"label": ASSERTION, "data": known, "created": True},
         ],
     }
 
