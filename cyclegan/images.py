@@ -18,15 +18,18 @@ import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
 
 from cyclegan.errors import BadInput
+from cyclegan.metadata import Metadata, embed_png, embed_tiff, for_pillow, metadata_of
 
 if TYPE_CHECKING:
     import torch
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")
-DEEP_SUFFIXES = (".png", ".tif", ".tiff")  # the formats that we write with 16 bits a channel
-ALPHA_SUFFIXES = (".png", ".tif", ".tiff", ".webp")
+TIFF_SUFFIXES = (".tif", ".tiff")
+DEEP_SUFFIXES = (".png", *TIFF_SUFFIXES)  # the formats that we write with 16 bits a channel
+ALPHA_SUFFIXES = (".png", *TIFF_SUFFIXES, ".webp")
 WHITE = (255, 255, 255)
+NO_METADATA = Metadata()
 MAX_PIXELS = 512_000_000  # refused before decoding; a 22,600-pixel square still passes
 
 Image.MAX_IMAGE_PIXELS = None  # our own limit, checked on the header, speaks in its place
@@ -41,21 +44,12 @@ class BadImage(BadInput):
 
 
 @dataclass(frozen=True)
-class Metadata:
-    """What a file says beside its pixels: the bytes of its colour profile, EXIF and XMP."""
-
-    icc_profile: bytes | None = None
-    exif: bytes | None = None
-    xmp: bytes | None = None
-
-
-@dataclass(frozen=True)
 class Picture:
-    """A decoded file: ``pixels`` (H, W, C) upright, and its ``alpha`` (H, W) when it had one."""
+    """A decoded file: ``pixels`` (H, W, C) upright, ``alpha`` (H, W) when it had one, what it says."""
 
     pixels: np.ndarray
     alpha: np.ndarray | None = None
-    metadata: Metadata = Metadata()
+    metadata: Metadata = NO_METADATA
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -115,25 +109,43 @@ def read_image(
         max_pixels: larger images are refused before they are decoded.
 
     Returns:
-        A picture, uint16 when the file stores 16 bits a channel, else uint8; alpha likewise.
+        A picture, uint16 when the file stores 16 bits a channel, else uint8; alpha likewise. Its
+        metadata is as for these pixels: EXIF upright, no colour profile of other channels.
 
     Raises:
         BadImage: unreadable, truncated, too large, or of a kind that would lose meaning silently.
     """
     with _open(path, max_pixels) as (image, data):
-        orientation = image.getexif().get(0x0112, 1)
+        orientation = _orientation(image)
         raw = _decode_16(path, image, data) if _is_16_bit(image, data) else _decode_8(path, image)
-    pixels, alpha = _split_alpha(_upright(raw, orientation))
+        pixels, alpha = _split_alpha(_upright(raw, orientation))
+        metadata = metadata_of(image, data, *pixels.shape[:2])
     if alpha is not None:
         pixels = _composite(pixels, alpha, background)
-    return Picture(as_channels(pixels, channels), alpha)
+    return Picture(as_channels(pixels, channels), alpha, metadata.fitting(channels))
+
+
+def read_metadata(path: Path, max_pixels: int = MAX_PIXELS) -> Metadata:
+    """What a file says beside its pixels.
+
+    Raises:
+        BadImage: as ``read_image``.
+    """
+    with _open(path, max_pixels) as (image, data):
+        image.load()
+        return metadata_of(image, data, image.height, image.width)
 
 
 def image_size(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     """Height and width, upright, from the header alone."""
     with _open(path, max_pixels) as (image, _):
-        turned = image.getexif().get(0x0112, 1) >= 5
+        turned = _orientation(image) >= 5
         return (image.width, image.height) if turned else (image.height, image.width)
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation that is left to us: Pillow and OpenCV turn a TIFF upright themselves."""
+    return 1 if image.format == "TIFF" else image.getexif().get(0x0112, 1)
 
 
 def _is_16_bit(image: Image.Image, data: bytes) -> bool:
@@ -249,18 +261,28 @@ def from_tensor(tensor: "torch.Tensor", dtype: np.dtype | type = np.uint8) -> np
     return np.ascontiguousarray(values.round().numpy().astype(dtype).transpose(1, 2, 0))
 
 
-def write_image(path: Path, pixels: np.ndarray, alpha: np.ndarray | None = None, quality: int = 95) -> None:
+def write_image(
+    path: Path,
+    pixels: np.ndarray,
+    alpha: np.ndarray | None = None,
+    quality: int = 95,
+    metadata: Metadata = NO_METADATA,
+) -> None:
     """Write (H, W, C) pixels in the format that the suffix names, whole or not at all (``encode_image``)."""
-    replace_file(path, encode_image(path.suffix, pixels, alpha, quality))
+    replace_file(path, encode_image(path.suffix, pixels, alpha, quality, metadata))
 
 
 def encode_image(
-    suffix: str, pixels: np.ndarray, alpha: np.ndarray | None = None, quality: int = 95
+    suffix: str,
+    pixels: np.ndarray,
+    alpha: np.ndarray | None = None,
+    quality: int = 95,
+    metadata: Metadata = NO_METADATA,
 ) -> bytes:
     """The bytes of a file with (H, W, C) pixels, in the format that the suffix names.
 
     16-bit pixels stay so in PNG and TIFF and become 8 bits elsewhere; alpha is kept where the format
-    has it. ``quality`` is for JPEG and WebP.
+    has it, metadata everywhere but in BMP. ``quality`` is for JPEG and WebP.
     """
     suffix = suffix.lower()
     if pixels.dtype == np.uint16 and suffix not in DEEP_SUFFIXES:
@@ -268,8 +290,14 @@ def encode_image(
         alpha = None if alpha is None else np.rint(alpha / 257).astype(np.uint8)
     if alpha is not None and suffix in ALPHA_SUFFIXES:
         pixels = np.concatenate([pixels, alpha[:, :, None].astype(pixels.dtype)], axis=2)
-    encode = _encode_16 if pixels.dtype == np.uint16 else _encode_8
-    return encode(pixels, suffix, quality)
+    deep = pixels.dtype == np.uint16
+    if pixels.shape[2] == 2 and deep:  # grey with alpha: OpenCV has no such file, RGBA says the same
+        pixels = pixels[:, :, [0, 0, 0, 1]]
+    metadata = metadata.fitting(1 if pixels.shape[2] < 3 and suffix != ".webp" else 3)
+    data = _encode_16(pixels, suffix) if deep else _encode_8(pixels, suffix, quality, metadata)
+    if suffix == ".png":
+        return embed_png(data, metadata)
+    return embed_tiff(data, metadata, pixels.shape[2] in (2, 4)) if suffix in TIFF_SUFFIXES else data
 
 
 def replace_file(path: Path, data: bytes) -> None:
@@ -290,24 +318,24 @@ def replacing(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
-def _encode_8(pixels: np.ndarray, suffix: str, quality: int) -> bytes:
+def _encode_8(pixels: np.ndarray, suffix: str, quality: int, metadata: Metadata) -> bytes:
     buffer = BytesIO()
     image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
-    image.save(buffer, Image.registered_extensions()[suffix], **_save_options(suffix, quality))
+    options = _save_options(suffix, quality, metadata)
+    image.save(buffer, Image.registered_extensions()[suffix], **options)
     return buffer.getvalue()
 
 
-def _save_options(suffix: str, quality: int) -> dict[str, object]:
+def _save_options(suffix: str, quality: int, metadata: Metadata) -> dict[str, object]:
     if suffix in (".jpg", ".jpeg"):
-        return {"quality": quality, "subsampling": 0 if quality >= 90 else 2}
+        sampling = {"subsampling": 0 if quality >= 90 else 2}
+        return {"quality": quality, **sampling, **for_pillow(metadata, suffix)}
     if suffix == ".webp":
-        return {"quality": quality}
-    return {"compression": "tiff_adobe_deflate"} if suffix in (".tif", ".tiff") else {}
+        return {"quality": quality, **for_pillow(metadata, suffix)}
+    return {"compression": "tiff_adobe_deflate"} if suffix in TIFF_SUFFIXES else {}
 
 
-def _encode_16(pixels: np.ndarray, suffix: str, quality: int) -> bytes:
-    if pixels.shape[2] == 2:  # grey with alpha: OpenCV has no such file, RGBA says the same
-        pixels = pixels[:, :, [0, 0, 0, 1]]
+def _encode_16(pixels: np.ndarray, suffix: str) -> bytes:
     if pixels.shape[2] > 1:
         pixels = pixels[:, :, [2, 1, 0, 3][: pixels.shape[2]]]
     return cv2.imencode(suffix, pixels)[1].tobytes()

@@ -14,7 +14,11 @@ import pytest
 import torch
 from PIL import Image
 
+from cyclegan import Translator
+from cyclegan.artifacts import GeneratorConfig, NetworkConfig, save_generator
 from cyclegan.config import TrainSettings
+from cyclegan.networks import build
+from cyclegan.networks.layers import initialize
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -94,6 +98,48 @@ def photograph(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+TINY_GENERATOR = {"filters": 4, "blocks": 1}
+
+
+@pytest.fixture(scope="session")
+def config() -> Callable[..., GeneratorConfig]:
+    """What a saved generator says of itself, with changes."""
+
+    def make(**changes: object) -> GeneratorConfig:
+        values = {
+            "network": NetworkConfig(name="resnet", arguments=TINY_GENERATOR),
+            "channels": 3,
+            "size": 32,
+            "multiple_of": 4,
+            "domain": "photo2monet",
+            "direction": "AtoB",
+            "source": "photographs",
+            "target": "paintings <by> Claude & \u201cMonet\u201d \U0001f3a8",
+            "card_sha256": "c" * 64,
+            "licences": {"A": "CC-BY-4.0", "B": "public domain: since 1997"},
+            "seed": 0,
+            "steps": 1,
+            "images_seen": 1,
+            **changes,
+        }
+        return GeneratorConfig(**values)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def generator(config: Callable[..., GeneratorConfig], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved generator, untrained."""
+    folder = tmp_path_factory.mktemp("saved") / "G_AB"
+    save_generator(folder, initialize(build("generator", "resnet", TINY_GENERATOR)).state_dict(), config())
+    return folder
+
+
+@pytest.fixture(scope="session")
+def translator(generator: Path) -> Translator:
+    return Translator.from_pretrained(generator, "cpu")
 
 
 @pytest.fixture(autouse=True)

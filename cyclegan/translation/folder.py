@@ -3,10 +3,14 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cyclegan.errors import BadInput
 from cyclegan.images import SUFFIXES, BadImage, list_images
 from cyclegan.translation.translator import Translator
+
+if TYPE_CHECKING:
+    from cyclegan.translation.signing import Signer
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,12 @@ def plan(source: Path, target: Path) -> list[tuple[Path, Path]]:
 
 
 def translate_files(
-    translator: Translator, pairs: list[tuple[Path, Path]], size: int | None = None, quality: int = 95
+    translator: Translator,
+    pairs: list[tuple[Path, Path]],
+    size: int | None = None,
+    quality: int = 95,
+    label: bool = True,
+    signer: "Signer | None" = None,
 ) -> Iterator[Translated]:
     """Translate file by file; each is written whole or not at all.
 
@@ -59,7 +68,7 @@ def translate_files(
     """
     for source, target in pairs:
         try:
-            translator.file(source, target, size, quality)
+            translator.file(source, target, size, quality, label, signer)
         except BadImage as error:
             yield Translated(source, target, str(error))
         except OSError as error:
