@@ -2,6 +2,7 @@
 
 import http.server
 import io
+import re
 import stat
 import threading
 import zipfile
