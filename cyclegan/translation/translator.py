@@ -1,16 +1,32 @@
 """A saved generator as a function from image to image."""
 
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from cyclegan.artifacts import GeneratorConfig, load_generator
-from cyclegan.images import MAX_PIXELS, from_tensor, read_image, resize, to_tensor, write_image
+from cyclegan.artifacts import WEIGHTS, GeneratorConfig, load_generator
+from cyclegan.datasets.fetch import sha256_of
+from cyclegan.errors import BadInput
+from cyclegan.images import (
+    MAX_PIXELS,
+    Picture,
+    encode_image,
+    from_pil,
+    from_tensor,
+    read_image,
+    replace_file,
+    resize,
+    to_pil,
+    to_tensor,
+)
 from cyclegan.networks.inference import inference_device, translate
+from cyclegan.translation.folder import FolderTranslation
+from cyclegan.translation.options import FolderOptions
+from cyclegan.translation.shares import Share
 
 AnyImage = TypeVar("AnyImage", Image.Image, np.ndarray, Tensor)
 
@@ -18,19 +34,28 @@ AnyImage = TypeVar("AnyImage", Image.Image, np.ndarray, Tensor)
 class Translator:
     """Translates images of a generator's source domain into its target domain.
 
+    A file goes through ``read``, ``prepare``, ``network_on``, ``finish`` and ``encode``; only ``network_on``
+    uses the device, the others may run in threads of their own.
+
     Args:
         network: maps (N, C, H, W) in [-1, 1] to the same shape, H and W multiples of
             ``config.multiple_of``.
         config: what the generator says of itself.
         device: where to compute; default the fastest there is.
+        generator_sha256: of model.safetensors; None for a network that comes from no file.
     """
 
     def __init__(
-        self, network: nn.Module, config: GeneratorConfig, device: torch.device | str | None = None
+        self,
+        network: nn.Module,
+        config: GeneratorConfig,
+        device: torch.device | str | None = None,
+        generator_sha256: str | None = None,
     ) -> None:
         self.device = inference_device() if device is None else torch.device(device)
         self.network = network.to(self.device).eval()
         self.config = config
+        self.generator_sha256 = generator_sha256
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, device: torch.device | str | None = None) -> "Translator":
@@ -39,38 +64,55 @@ class Translator:
         Raises:
             BadInput: the folder does not hold a whole generator.
         """
-        return cls(*load_generator(Path(folder)), device)
+        return cls(*load_generator(Path(folder)), device, sha256_of(Path(folder) / WEIGHTS))
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What besides the generator decides on the pixels; manifest.jsonl keeps it."""
+        return {"backend": "torch", "precision": "fp32", "tiling": "whole"}
 
     def __call__(self, image: AnyImage, size: int | None = None) -> AnyImage:
         """Translate one image, or a batch of tensors.
 
         Args:
-            image: a PIL image; a numpy array (H, W, C), uint8 or uint16; or a tensor (N, C, H, W) in
-                [-1, 1]. C is 1 or 3 as the generator's.
+            image: a PIL image, whose alpha is kept; a numpy array (H, W, C), uint8, uint16 or floats in
+                [0, 1]; or a float tensor (N, C, H, W) in [-1, 1]. C of arrays and tensors is the
+                generator's, 1 or 3; PIL images are converted to it.
             size: translate at ``size`` x ``size`` and resize back; default at the image's own size.
 
         Returns:
-            The same kind, size and depth.
+            The same kind, size and depth, on the same device.
+
+        Raises:
+            BadInput: other shapes, types or ranges.
         """
         if isinstance(image, Tensor):
-            return self._tensor(image)
+            return self._tensor(image, size)
         if isinstance(image, np.ndarray):
-            return self._pixels(image, size)
-        mode = "L" if self.config.channels == 1 else "RGB"
-        pixels = np.asarray(image.convert(mode))
-        pixels = pixels if pixels.ndim == 3 else pixels[:, :, None]
-        result = self._pixels(pixels, size)
-        return Image.fromarray(result[:, :, 0] if result.shape[2] == 1 else result)
+            self._check_array(image)
+            kept = image.astype(np.float32) if image.dtype.kind == "f" else image
+            return self._picture(Picture(kept), size).astype(image.dtype, copy=False)
+        picture = from_pil(image, self.config.channels, self.config.background)
+        if picture.pixels.dtype == np.uint16 and self.config.channels == 3:
+            raise BadInput("PIL has no 16-bit colour images for the result; give the pixels as a numpy array")
+        return to_pil(self._picture(picture, size), picture.alpha)
 
-    def _tensor(self, images: Tensor) -> Tensor:
-        return translate(self.network, images.to(self.device), self.config.multiple_of).to(images.device)
+    def folder(
+        self, source: str | Path, target: str | Path, share: Share | None = None, **options: Any
+    ) -> FolderTranslation:
+        """Translate a folder, a glob, a list of paths or a file; iterate over it to have it done.
 
-    def _pixels(self, pixels: np.ndarray, size: int | None) -> np.ndarray:
-        height, width = pixels.shape[:2]
-        if size is not None:
-            pixels = resize(pixels, size, size)
-        result = from_tensor(self._tensor(to_tensor(pixels)[None])[0], pixels.dtype)
-        return resize(result, height, width)
+        Args:
+            source: as ``cyclegan translate`` takes it.
+            target: the folder that mirrors it; what it holds already is recognised.
+            share: this process's part where several divide the work; ``Share.of_environment()`` asks
+                torchrun and accelerate. Default: all of it.
+            options: those of ``FolderOptions``.
+
+        Raises:
+            BadInput: nothing to translate, or what lies at the outputs' places is not this translation.
+        """
+        return FolderTranslation(self, Path(source), Path(target), FolderOptions(**options), share or Share())
 
     def file(self, source: Path, target: Path, size: int | None = None, quality: int = 95) -> None:
         """Translate one file; depth and alpha are kept where the target's format has them.
@@ -79,5 +121,66 @@ class Translator:
             BadImage: the source cannot be read.
             OSError: the target cannot be written.
         """
-        picture = read_image(source, self.config.channels, self.config.background, MAX_PIXELS)
-        write_image(target, self._pixels(picture.pixels, size), picture.alpha, quality)
+        picture = self.read(source)
+        pixels = self._picture(picture, size)
+        replace_file(target, self.encode(target.suffix, pixels, picture, quality))
+
+    def read(self, source: Path) -> Picture:
+        """Decode one file with the generator's channels."""
+        return read_image(source, self.config.channels, self.config.background, MAX_PIXELS)
+
+    def prepare(self, picture: Picture, size: int | None = None) -> Tensor:
+        """A picture as the network takes it: (C, H, W) in [-1, 1], at ``size`` if that is given."""
+        pixels = picture.pixels
+        return to_tensor(pixels if size is None else resize(pixels, size, size))
+
+    def network_on(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) in [-1, 1] translated, at its size and on its device."""
+        return translate(self.network, images.to(self.device), self.config.multiple_of).to(images.device)
+
+    def finish(self, result: Tensor, picture: Picture) -> np.ndarray:
+        """What the network made of a picture, (C, h, w), as pixels of the picture's size and depth."""
+        height, width = picture.pixels.shape[:2]
+        return resize(from_tensor(result, picture.pixels.dtype), height, width)
+
+    def encode(self, suffix: str, pixels: np.ndarray, picture: Picture, quality: int) -> bytes:
+        """The bytes of the output file for a finished picture."""
+        return encode_image(suffix, pixels, picture.alpha, quality)
+
+    def _picture(self, picture: Picture, size: int | None) -> np.ndarray:
+        return self.finish(self.network_on(self.prepare(picture, size)[None])[0], picture)
+
+    def _tensor(self, images: Tensor, size: int | None) -> Tensor:
+        channels = self.config.channels
+        fits = images.ndim == 4 and images.shape[1] == channels and images.numel() > 0
+        if not (fits and images.is_floating_point()):
+            raise BadInput(
+                f"this generator takes float tensors (N, {channels}, H, W) in [-1, 1], "
+                f"not {images.dtype} {tuple(images.shape)}"
+            )
+        if size is None:
+            return self.network_on(images.float()).to(images.dtype)
+        resized = self.network_on(_resized(images, size, size))
+        return _resized(resized, *images.shape[-2:]).to(images)
+
+    def _check_array(self, pixels: np.ndarray) -> None:
+        channels = self.config.channels
+        if pixels.ndim != 3 or pixels.shape[2] != channels or not pixels.size:
+            raise BadInput(
+                f"this generator takes arrays (H, W, {channels}), not {pixels.shape}; PIL images are "
+                "converted by themselves"
+            )
+        if pixels.dtype.kind == "f":
+            if not 0 <= pixels.min() <= pixels.max() <= 1:
+                raise BadInput(
+                    f"float arrays must be in [0, 1], not {pixels.min():.4g} to {pixels.max():.4g}"
+                )
+        elif pixels.dtype not in (np.uint8, np.uint16):
+            raise BadInput(f"arrays must be uint8, uint16 or floats in [0, 1], not {pixels.dtype}")
+
+
+def _resized(images: Tensor, height: int, width: int) -> Tensor:
+    """As files are resized, so that a tensor and a file give the same."""
+    arrays = images.detach().float().cpu().permute(0, 2, 3, 1).numpy()
+    resized = np.stack([resize(np.ascontiguousarray(array), height, width) for array in arrays])
+    return torch.from_numpy(resized).permute(0, 3, 1, 2).contiguous()
