@@ -29,6 +29,10 @@ from cyclegan.translation.shares import Share
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = {"filters": 4, "blocks": 1}
+PHOTOS = (
+    *("a.png", "b.png", "c.png", "d.png", "in/e.png", "in/f.jpg", "in/g.webp", "in/h.png"),
+    *("in/deep/i.png", "in/deep/j.png", "in/deep/k.bmp", "in/deep/l.tif"),
+)
 
 
 def config(channels: int = 3) -> GeneratorConfig:
@@ -95,10 +99,7 @@ def generator(tmp_path_factory) -> Path:
 def photos(tmp_path) -> Path:
     """Twelve pictures of two shapes in three folders, one that is none, and one note."""
     random = np.random.default_rng(0)
-    for number, name in enumerate(
-        ["a.png", "b.png", "c.png", "d.png", "in/e.png", "in/f.jpg", "in/g.webp", "in/h.png"]
-        + ["in/deep/i.png", "in/deep/j.png", "in/deep/k.bmp", "in/deep/l.tif"]
-    ):
+    for number, name in enumerate(PHOTOS):
         path = tmp_path / "photos" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         shape = (20, 28, 3) if number % 3 else (24, 16, 3)
@@ -134,20 +135,21 @@ def test_a_folder_with_loops_of_links(photos):
     (photos / ".hidden").mkdir()
     (photos / ".hidden" / "x.png").write_bytes(b"")
     names = [output for _, output in plan(photos, photos.parent / "out").names]
-    assert names == [
-        *("a.png", "b.png", "c.png", "d.png", "in/e.png", "in/f.jpg", "in/g.webp", "in/h.png"),
-        *("in/deep/i.png", "in/deep/j.png", "in/deep/k.bmp", "in/deep/l.tif", "linked/m.png"),
-    ]
+    assert names == [*PHOTOS, "linked/m.png"]
 
 
-@pytest.mark.parametrize("pattern", ["*.png", "**/*.png", "in/*", "in/**", "i?/**/[ij].*", "**/deep/*.png", "**"])
+@pytest.mark.parametrize(
+    "pattern", ["*.png", "**/*.png", "in/*", "in/**", "i?/**/[ij].*", "**/deep/*.png", "**"]
+)
 def test_a_glob_finds_what_the_shell_would(photos, pattern):
     found = plan(photos / pattern, photos.parent / "out")
-    shell = glob.glob(str(photos / pattern), recursive=True)
+    shell = glob.glob(str(photos / pattern), recursive=True)  # noqa: PTH207 - the second opinion
     images = {path for path in shell if Path(path).is_file() and not path.endswith(".md")}
     assert {str(source) for source, _ in found} == images
     base = photos / "in" if pattern.startswith("in/") else photos
-    assert all(target.relative_to(photos.parent / "out") == source.relative_to(base) for source, target in found)
+    assert all(
+        target.relative_to(photos.parent / "out") == source.relative_to(base) for source, target in found
+    )
 
 
 def test_a_glob_leaves_out_what_it_made(photos, monkeypatch, negative):
@@ -191,7 +193,12 @@ def test_a_format_changes_the_suffix_but_for_its_other_spelling(photos, tmp_path
         ("photos/*.gif", "out", None, r"\*.gif: has no JPEG"),
         ("photos/a.png", "b.png", "jpg", "b.png: is not named as a jpg file"),
         ("photos", "photos/a.png", None, "for it is a file"),
-        ("photos", ".", None, r"photos/a.png: would be overwritten by the translation of photos/photos/a.png"),
+        (
+            "photos",
+            ".",
+            None,
+            r"photos/a.png: would be overwritten by the translation of photos/photos/a.png",
+        ),
     ],
 )
 def test_what_cannot_be_planned(photos, tmp_path, monkeypatch, source, target, format, message):
@@ -216,7 +223,7 @@ def test_results_are_right_in_order_and_batched_by_shape(photos, tmp_path, batch
     assert [(r.source, r.target) for r in results] == list(plan(photos, out))
     for item in results:
         difference = np.abs(read_image(item.target).pixels.astype(int) + read_image(item.source).pixels - 255)
-        assert difference.max() == 0 or item.target.suffix in (".jpg", ".webp") and difference.mean() < 40
+        assert difference.mean() <= (40 if item.target.suffix in (".jpg", ".webp") else 0)
     sizes = {1: {1}, 3: {3, 2, 1}, 16: {8, 4}}[batch_size]
     assert {shape[0] for shape in network.seen} <= sizes
     assert max(shape[0] for shape in network.seen) == max(sizes)
@@ -358,6 +365,30 @@ def test_a_full_disk_stops_it_and_loses_nothing(photos, tmp_path, negative, monk
     assert {name: data for name, data in contents(out).items() if name in done} == done
 
 
+def test_a_disk_that_is_full_for_the_record_leaves_no_half_line(photos, tmp_path, negative, monkeypatch):
+    from cyclegan.translation import manifest as module
+
+    class Full(module.FileIO):
+        room = 1000
+
+        def write(self, data):
+            if not Full.room:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            taken = super().write(data[: Full.room])
+            Full.room -= taken
+            return taken
+
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "FileIO", Full)
+        with pytest.raises(BadInput, match=r"cannot be written \(No space left on device\)"):
+            list(negative.folder(photos, out))
+    assert {line["output"] for line in manifest(out)} == set(contents(out)) != set()
+    assert (out / "manifest.jsonl").read_bytes().endswith(b"\n")
+    list(negative.folder(photos, out))
+    assert len(manifest(out)) == 12
+
+
 # --- what is done already
 
 
@@ -388,7 +419,9 @@ def test_an_output_of_somebody_else_stops_it(photos, tmp_path, negative):
     out = tmp_path / "out"
     (out / "in").mkdir(parents=True)
     (out / "in" / "h.png").write_bytes(b"mine")
-    with pytest.raises(BadInput, match=r"in/h.png: exists, but .*manifest.jsonl does not have it.*--overwrite"):
+    with pytest.raises(
+        BadInput, match=r"in/h.png: exists, but .*manifest.jsonl does not have it.*--overwrite"
+    ):
         negative.folder(photos, out)
     assert contents(out) == {"in/h.png": b"mine"}
     list(negative.folder(photos, out, overwrite=True))
@@ -483,15 +516,16 @@ def test_a_torn_last_line_is_mended(photos, tmp_path, negative):
 # --- interrupted, shared
 
 
-def in_parts(translator, photos, out, world, **options):
-    """All shares at once, as processes would; the leader's work."""
+def in_parts(translator, photos, out, world, late=0.0, leader_first=True, **options):
+    """All shares at once, as processes would do them, each begun ``late`` seconds after the one before."""
     works = [translator.folder(photos, out, share=Share(r, world), **options) for r in range(world)]
-    threads = [threading.Thread(target=list, args=(work,)) for work in works[1:]]
+    order = works if leader_first else works[::-1]
+    threads = [threading.Thread(target=list, args=(work,), daemon=True) for work in order]
     for thread in threads:
         thread.start()
-    list(works[0])
+        time.sleep(late)
     for thread in threads:
-        thread.join(20)
+        thread.join(10)
         assert not thread.is_alive()
     return works
 
@@ -521,13 +555,14 @@ def test_the_company_in_a_batch_is_the_same_whoever_does_it_and_when(photos, tmp
     assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
 
 
-def test_what_a_killed_meeting_left_misleads_nobody(photos, tmp_path, negative):
+@pytest.mark.parametrize("leader_first", [True, False])
+def test_what_a_killed_meeting_left_misleads_nobody(photos, tmp_path, negative, leader_first):
     left = tmp_path / "out" / ".translating"
     left.mkdir(parents=True)
     (left / "leader").write_text("old")
     (left / "1").write_text(json.dumps({"token": "old", "report": {"translated": 99}}))
     (tmp_path / "out" / "manifest.1.jsonl").write_text('{"output": "a.p')
-    works = in_parts(negative, photos, tmp_path / "out", 3)
+    works = in_parts(negative, photos, tmp_path / "out", 3, late=0.3, leader_first=leader_first)
     assert works[0].summary.translated == 12
     assert len(manifest(tmp_path / "out")) == 12
     assert not left.exists() and not list((tmp_path / "out").glob("manifest.*.jsonl"))
