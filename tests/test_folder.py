@@ -24,6 +24,7 @@ from cyclegan.images import read_image
 from cyclegan.networks import build
 from cyclegan.networks.layers import initialize
 from cyclegan.translation import pipeline
+from cyclegan.translation.leftovers import sweep
 from cyclegan.translation.plan import plan
 from cyclegan.translation.shares import Share
 
@@ -514,6 +515,39 @@ def test_a_torn_last_line_is_mended(photos, tmp_path, negative):
 
 
 # --- interrupted, shared
+
+
+def test_who_stops_looking_ends_the_work(photos, tmp_path, negative):
+    before = threading.active_count()
+    work = iter(negative.folder(photos, tmp_path / "out"))
+    next(work)
+    work.close()
+    assert threading.active_count() == before
+    # All that was written is known; unmerged, but whole.
+    assert {line["output"] for line in manifest(tmp_path / "out")} == set(contents(tmp_path / "out"))
+    assert all(r.error is None for r in negative.folder(photos, tmp_path / "out"))
+
+
+def test_leftovers_of_the_dead_are_removed_and_of_the_living_are_not(tmp_path):
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    me = f"{os.getpid()}.{threading.get_native_id()}"
+    names = {
+        f".a.png.{gone.pid}.1.part": False,
+        f".a.png.{os.getppid()}.1.part": True,
+        f".a.png.{me}.part": True,
+        f".a.png.{os.getpid()}.1.part": False,  # by an earlier process of this number
+        ".somebody.part": True,
+    }
+    for name in names:
+        (tmp_path / name).touch()
+    sweep(tmp_path, one_machine=False)
+    assert (tmp_path / f".a.png.{gone.pid}.1.part").exists()  # it may be another machine's
+    sweep(tmp_path, one_machine=True)
+    assert {path.name for path in tmp_path.iterdir()} == {name for name, stays in names.items() if stays}
+    os.utime(tmp_path / f".a.png.{os.getppid()}.1.part", (1, 1))
+    sweep(tmp_path, one_machine=False)
+    assert not (tmp_path / f".a.png.{os.getppid()}.1.part").exists()
 
 
 def in_parts(translator, photos, out, world, late=0.0, leader_first=True, **options):

@@ -1,15 +1,16 @@
 """Whole folders: what is done is recognised, the rest is translated, and how is written down."""
 
+import contextlib
 import os
-import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cyclegan import __version__
 from cyclegan.errors import BadInput
+from cyclegan.translation.leftovers import sweep
 from cyclegan.translation.manifest import MANIFEST, Entry, FileState, Manifest, merge, read_entries
 from cyclegan.translation.options import FolderOptions
 from cyclegan.translation.pipeline import (
@@ -25,9 +26,6 @@ from cyclegan.translation.shares import Share, meet, part
 
 if TYPE_CHECKING:
     from cyclegan.translation.translator import Translator
-
-_PARTIAL = re.compile(r"\..*\.(\d+)\.\d+\.part")
-_SURELY_DEAD_S = 600  # a file is written in less
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,6 @@ class FolderTranslation:
         left = (self.plan.names[index][1] for index in self._mine() if not self._done[index])
         self._known = {output: self._known[output] for output in left if output in self._known}
         self._clean: set[Path] = set()
-        self._began = time.time()
         self.summary: Summary | None = None
 
     def __len__(self) -> int:
@@ -134,29 +131,31 @@ class FolderTranslation:
         started = time.monotonic()
         translated, kept, failed = 0, 0, {}
         try:
-            for item in self._items():
-                kept += item.kept
-                translated += not item.kept and item.error is None
-                if item.error is not None:
-                    failed[str(item.source)] = item.error
-                yield item
+            with contextlib.closing(self._items()) as items:
+                for item in items:
+                    kept += item.kept
+                    translated += not item.kept and item.error is None
+                    if item.error is not None:
+                        failed[str(item.source)] = item.error
+                    yield item
         finally:
             self._manifest.close()
         self._end(Summary(translated, kept, failed, time.monotonic() - started))
 
-    def _items(self) -> Iterator[Translated]:
+    def _items(self) -> Generator[Translated, None, None]:
         """In the order of the plan, though batches are not."""
         hooks = Hooks(self._written, self._failed)
-        results = run_jobs(self.translator, self._windows(), self.options, hooks, self.share.local_world)
+        work = run_jobs(self.translator, self._windows(), self.options, hooks, self.share.local_world)
         early: dict[int, Translated] = {}
-        for index in self._mine():
-            if self._done[index]:
-                yield Translated(*self.plan[index], kept=True)
-                continue
-            while index not in early:
-                job, item = next(results)
-                early[job.index] = item
-            yield early.pop(index)
+        with contextlib.closing(work) as results:
+            for index in self._mine():
+                if self._done[index]:
+                    yield Translated(*self.plan[index], kept=True)
+                    continue
+                while index not in early:
+                    job, item = next(results)
+                    early[job.index] = item
+                yield early.pop(index)
 
     def _windows(self) -> Iterator[Sequence[Job]]:
         for window in self.share.windows(len(self.plan), self._window):
@@ -166,7 +165,9 @@ class FolderTranslation:
     def _written(self, job: Job, state: FileState, partial: Path) -> None:
         if not self.plan.is_folder:
             return
-        self._sweep(job.target.parent)
+        if job.target.parent not in self._clean:
+            self._clean.add(job.target.parent)
+            sweep(job.target.parent, one_machine=self.share.world == self.share.local_world)
         result = FileState.of(partial)
         self._manifest.written(self.plan.names[job.index][1], self._input(job.index), state, result)
 
@@ -178,26 +179,6 @@ class FolderTranslation:
             self._manifest.failed(output, self._input(job.index), error, state, self._known.get(output))
         except OSError as problem:
             raise BadInput(f"{self._manifest.path}: cannot be written ({problem.strerror})") from problem
-
-    def _sweep(self, folder: Path) -> None:
-        """Remove what processes that were killed left half-written in a folder, once."""
-        if folder in self._clean:
-            return
-        self._clean.add(folder)
-        for path in folder.glob(".*.part"):
-            found = _PARTIAL.fullmatch(path.name)
-            if found and self._is_dead(int(found[1]), path):
-                path.unlink(missing_ok=True)
-
-    def _is_dead(self, process: int, path: Path) -> bool:
-        try:
-            changed = path.stat().st_mtime
-        except OSError:
-            return False  # it took its name, or somebody else was faster
-        if process == os.getpid():
-            return changed < self._began  # in a container the same number comes again
-        one_machine = self.share.world == self.share.local_world
-        return time.time() - changed > _SURELY_DEAD_S or (one_machine and not _is_running(process))
 
     def _end(self, summary: Summary) -> None:
         """Leave together with the other processes; the first writes the manifest in order."""
@@ -248,15 +229,3 @@ def _relative(source: Path, target: Path) -> str:
         return Path(os.path.relpath(source, target)).as_posix()
     except ValueError:  # on another drive
         return source.absolute().as_posix()
-
-
-def _is_running(process: int) -> bool:
-    if os.name == "nt":
-        return True  # there, os.kill would end it; age alone decides
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True  # somebody else's
-    return True

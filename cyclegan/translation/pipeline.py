@@ -3,7 +3,7 @@
 import errno
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,8 +86,8 @@ def run_jobs(
     options: FolderOptions,
     hooks: Hooks | None = None,
     processes: int = 1,
-) -> Iterator[tuple[Job, Translated]]:
-    """Translate what is wanted in each window; results come in the order of work.
+) -> Generator[tuple[Job, Translated], None, None]:
+    """Translate what is wanted in each window; closing it ends its threads. Results come as they are done.
 
     Args:
         windows: stretches of the file list; images of one shape within one are batched.
