@@ -58,12 +58,7 @@ class FolderTranslation:
         self._prefix = _relative(self.plan.source, self.plan.target)
         facts = {
             "generator_sha256": translator.generator_sha256,
-            "settings": {
-                "size": options.size,
-                **translator.settings,
-                "format": options.format,
-                "quality": options.quality,
-            },
+            "settings": translator.settings(options),
             "label": False,
             "cyclegan_version": __version__,
         }

@@ -190,8 +190,7 @@ class _Flow:
         """In a reader's thread."""
         state = None
         try:
-            if self.hooks is not None:
-                state = FileState.of(job.source)
+            state = FileState.of(job.source)
             picture = self.translator.read(job.source)
             return Read(state, picture, self.translator.prepare(picture, self.options.size))
         except BadImage as error:

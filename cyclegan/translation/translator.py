@@ -66,10 +66,16 @@ class Translator:
         """
         return cls(*load_generator(Path(folder)), device, sha256_of(Path(folder) / WEIGHTS))
 
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What besides the generator decides on the pixels; manifest.jsonl keeps it."""
-        return {"backend": "torch", "precision": "fp32", "tiling": "whole"}
+    def settings(self, options: FolderOptions) -> dict[str, Any]:
+        """What besides the generator and the input decides on a file's bytes; manifest.jsonl keeps it."""
+        return {
+            "size": options.size,
+            "backend": "torch",
+            "precision": "fp32",
+            "tiling": "whole",
+            "format": options.format,
+            "quality": options.quality,
+        }
 
     def __call__(self, image: AnyImage, size: int | None = None) -> AnyImage:
         """Translate one image, or a batch of tensors.
