@@ -14,9 +14,9 @@ STAMP := $(VENV)/.installed
 
 # torchrun starts the processes, on GPUs and on CPUs alike.
 ifeq ($(PROCESSES),1)
-TRAIN := $(BIN)/cyclegan
+CYCLEGAN := $(BIN)/cyclegan
 else
-TRAIN := $(BIN)/torchrun --nproc-per-node $(PROCESSES) -m cyclegan
+CYCLEGAN := $(BIN)/torchrun --nproc-per-node $(PROCESSES) -m cyclegan
 endif
 
 .DEFAULT_GOAL := help
@@ -42,11 +42,11 @@ data: $(STAMP) ## fetch, check and unpack DOMAIN
 	$(BIN)/cyclegan data prepare $(DOMAIN) $(ARGS)
 
 train: $(STAMP) ## train both generators on DOMAIN
-	$(TRAIN) train $(DOMAIN) $(ARGS)
+	$(CYCLEGAN) train $(DOMAIN) $(ARGS)
 
 translate: $(STAMP) ## translate INPUT with GENERATOR (default: DOMAIN's newest) into OUTPUT
 	@test -n "$(GENERATOR)" || { echo "make translate: no generator in runs/$(DOMAIN); 'make train' first, or name one: GENERATOR=" >&2; exit 2; }
-	$(BIN)/cyclegan translate "$(GENERATOR)" "$(INPUT)" "$(OUTPUT)" $(ARGS)
+	$(CYCLEGAN) translate "$(GENERATOR)" "$(INPUT)" "$(OUTPUT)" $(ARGS)
 
 evaluate: $(STAMP) ## judge GENERATOR (default: DOMAIN's newest) on held-out images
 	@test -n "$(GENERATOR)" || { echo "make evaluate: no generator in runs/$(DOMAIN); 'make train' first, or name one: GENERATOR=" >&2; exit 2; }

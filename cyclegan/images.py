@@ -6,8 +6,9 @@ Pixels are numpy arrays (H, W, C), uint8 or uint16, C = 1 or 3; tensors are (C, 
 import contextlib
 import os
 import struct
+import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -136,6 +137,29 @@ def read_metadata(path: Path, max_pixels: int = MAX_PIXELS) -> Metadata:
         return metadata_of(image, data, image.height, image.width)
 
 
+def from_pil(image: Image.Image, channels: int = 3, background: tuple[int, int, int] = WHITE) -> Picture:
+    """A PIL image of any mode as ``read_image`` gives a file, but as it lies: EXIF is not looked at.
+
+    Raises:
+        BadImage: 32-bit modes (I, F), whose range is unknown.
+    """
+    if image.mode.startswith("I;16"):
+        raw = np.asarray(image).astype(np.uint16)[:, :, None]
+    else:
+        raw = _decode_8("this PIL image", image)
+    pixels, alpha = _split_alpha(raw)
+    if alpha is not None:
+        pixels = _composite(pixels, alpha, background)
+    return Picture(as_channels(pixels, channels), alpha)
+
+
+def to_pil(pixels: np.ndarray, alpha: np.ndarray | None = None) -> Image.Image:
+    """(H, W, C) uint8 with (H, W) alpha as L, LA, RGB or RGBA; (H, W, 1) uint16 as I;16."""
+    if alpha is not None:
+        pixels = np.concatenate([pixels, alpha[:, :, None]], axis=2)
+    return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+
+
 def image_size(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     """Height and width, upright, from the header alone."""
     with _open(path, max_pixels) as (image, _):
@@ -170,7 +194,7 @@ def _decode_16(path: Path, image: Image.Image, data: bytes) -> np.ndarray:
     return np.ascontiguousarray(decoded[:, :, order])  # OpenCV's order is BGR
 
 
-def _decode_8(path: Path, image: Image.Image) -> np.ndarray:
+def _decode_8(path: Path | str, image: Image.Image) -> np.ndarray:
     if image.mode in ("F", "I"):
         raise BadImage(
             f"{path}: 32-bit images are not read, for their range is unknown; save it with 16 bits"
@@ -255,10 +279,16 @@ def to_tensor(pixels: np.ndarray) -> "torch.Tensor":
 
 
 def from_tensor(tensor: "torch.Tensor", dtype: np.dtype | type = np.uint8) -> np.ndarray:
-    """A (C, H, W) tensor in [-1, 1] to (H, W, C) of ``dtype``; values outside are clipped."""
-    peak = np.iinfo(dtype).max
-    values = (tensor.detach().float().cpu().clamp(-1, 1) + 1) * (peak / 2)
-    return np.ascontiguousarray(values.round().numpy().astype(dtype).transpose(1, 2, 0))
+    """A (C, H, W) tensor in [-1, 1] to (H, W, C) of ``dtype``; values outside are clipped.
+
+    Floats come out in [0, 1].
+    """
+    dtype = np.dtype(dtype)
+    # By numpy, for it keeps to the thread that it is called from; torch would start more of them.
+    values = np.clip(tensor.detach().float().cpu().numpy(), -1, 1).transpose(1, 2, 0) + np.float32(1)
+    if dtype.kind == "f":
+        return np.ascontiguousarray(values * np.float32(0.5)).astype(dtype)
+    return np.ascontiguousarray(np.rint(values * np.float32(np.iinfo(dtype).max / 2))).astype(dtype)
 
 
 def write_image(
@@ -300,19 +330,25 @@ def encode_image(
     return embed_tiff(data, metadata, pixels.shape[2] in (2, 4)) if suffix in TIFF_SUFFIXES else data
 
 
-def replace_file(path: Path, data: bytes) -> None:
-    """Put ``data`` at ``path`` whole or not at all."""
-    with replacing(path) as partial:
+def replace_file(path: Path, data: bytes, before: Callable[[Path], None] | None = None) -> None:
+    """Put ``data`` at ``path`` whole or not at all (``replacing``)."""
+    with replacing(path, before) as partial:
         partial.write_bytes(data)
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside ``path``, renamed to it when the block ends well, removed when not."""
+def replacing(path: Path, before: Callable[[Path], None] | None = None) -> Iterator[Path]:
+    """A temporary name beside ``path``, renamed to it when the block ends well, removed when not.
+
+    ``before`` is called with the temporary file, whole, just before it takes its name.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name[:80]}.{os.getpid()}.part")
+    # The thread's number is in it, for two long names may begin alike.
+    partial = path.with_name(f".{path.name[:40]}.{os.getpid()}.{threading.get_native_id()}.part")
     try:
         yield partial
+        if before is not None:
+            before(partial)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

@@ -13,6 +13,7 @@ from cyclegan.images import read_image, write_image
 from cyclegan.networks import build
 from cyclegan.networks.layers import initialize
 from cyclegan.translation.folder import plan, translate_files
+from cyclegan.translation.provenance import Label
 
 
 def translator_with(network, channels=3):
@@ -31,7 +32,7 @@ def translator_with(network, channels=3):
         steps=0,
         images_seen=0,
     )
-    return Translator(network, config, "cpu")
+    return Translator(network, config, "cpu", label=Label.of(config, "0" * 64))
 
 
 class Negative(torch.nn.Module):
@@ -62,6 +63,85 @@ def test_the_same_kind_comes_back(negative):
     assert torch.equal(negative(tensor), -tensor)
     deep = pixels.astype(np.uint16) * 257
     np.testing.assert_array_equal(negative(deep), 65535 - deep)
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
+def test_float_arrays_are_in_0_to_1(negative, kind):
+    pixels = np.random.default_rng(0).random((9, 7, 3)).astype(kind)
+    result = negative(pixels)
+    assert result.dtype == kind
+    np.testing.assert_allclose(result, 1 - pixels, atol=1e-3 if kind is np.float16 else 1e-6)
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+def test_tensors_keep_their_type(negative, kind):
+    images = (torch.rand(2, 3, 9, 7) * 2 - 1).to(kind)
+    result = negative(images)
+    assert result.dtype == kind
+    torch.testing.assert_close(result, -images)
+
+
+def test_a_tensor_and_its_picture_are_resized_alike(negative):
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 30, 3), np.uint8)
+    tensor = torch.from_numpy(pixels).permute(2, 0, 1)[None] / 127.5 - 1
+    result = (negative(tensor, size=16)[0].permute(1, 2, 0).numpy() + 1) * 127.5
+    # The picture's way has two roundings to 8 bits.
+    assert np.abs(result - negative(pixels, size=16)).max() < 1.5
+
+
+MODES = {  # of the input: the result's by a generator of three channels, by one of one
+    "RGB": ("RGB", "L"),
+    "L": ("RGB", "L"),
+    "RGBA": ("RGBA", "LA"),
+    "LA": ("RGBA", "LA"),
+    "P": ("RGB", "L"),
+    "CMYK": ("RGB", "L"),
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("channels", [3, 1])
+def test_pil_modes(photograph, mode, channels):
+    image = Image.open(photograph("colour.png")).convert(mode)
+    if "A" in mode:
+        image.putalpha(Image.fromarray(np.arange(37 * 29, dtype=np.uint8).reshape(29, 37)))
+    result = translator_with(Negative(), channels)(image)
+    assert result.mode == MODES[mode][channels == 1]
+    assert result.size == image.size
+    if "A" in mode:
+        assert result.getchannel("A").tobytes() == image.getchannel("A").tobytes()
+        shown = Image.new("RGBA", image.size, "white")
+        shown.alpha_composite(image.convert("RGBA"))
+        image = shown
+    expected = 255 - np.asarray(image.convert("RGB" if channels == 3 else "L")).astype(int)
+    colours = np.asarray(result)[..., :3] if channels == 3 else np.asarray(result.getchannel("L"))
+    assert np.abs(colours - expected).max() <= 1
+
+
+def test_a_16_bit_pil_image_stays_so():
+    deep = np.arange(20 * 30, dtype=np.uint16).reshape(20, 30) * 100
+    result = translator_with(Negative(), 1)(Image.fromarray(deep))
+    assert result.mode == "I;16"
+    np.testing.assert_array_equal(np.asarray(result), 65535 - deep)
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (Image.fromarray(np.zeros((9, 9), np.uint16)), "PIL has no 16-bit colour"),
+        (Image.new("F", (9, 9)), "32-bit images are not read"),
+        (np.zeros((9, 9), np.uint8), r"arrays \(H, W, 3\), not \(9, 9\)"),
+        (np.zeros((9, 9, 1), np.uint8), r"arrays \(H, W, 3\), not \(9, 9, 1\)"),
+        (np.full((9, 9, 3), 200.0), r"float arrays must be in \[0, 1\], not 200 to 200"),
+        (np.full((9, 9, 3), np.nan), r"float arrays must be in \[0, 1\]"),
+        (np.zeros((9, 9, 3), np.int64), "not int64"),
+        (torch.zeros(3, 9, 9), r"float tensors \(N, 3, H, W\) in \[-1, 1\], not torch.float32 \(3, 9, 9\)"),
+        (torch.zeros(1, 3, 9, 9, dtype=torch.uint8), "not torch.uint8"),
+    ],
+)
+def test_images_of_the_wrong_kind(negative, image, message):
+    with pytest.raises(BadInput, match=message):
+        negative(image)
 
 
 def test_a_set_size_is_resized_there_and_back():
@@ -152,8 +232,8 @@ def test_the_tree_is_mirrored_and_one_bad_file_stops_nothing(negative, photograp
 
 def test_one_file_into_a_file_or_a_folder(photograph, tmp_path):
     source = photograph("a.png")
-    assert plan(source, tmp_path / "out") == [(source, tmp_path / "out" / "a.png")]
-    assert plan(source, tmp_path / "b.jpg") == [(source, tmp_path / "b.jpg")]
+    assert list(plan(source, tmp_path / "out")) == [(source, tmp_path / "out" / "a.png")]
+    assert list(plan(source, tmp_path / "b.jpg")) == [(source, tmp_path / "b.jpg")]
 
 
 @pytest.mark.parametrize(
@@ -163,7 +243,7 @@ def test_one_file_into_a_file_or_a_folder(photograph, tmp_path):
         ("empty", "out", "has no JPEG, PNG, WebP, TIFF or BMP images"),
         ("in", "in/out", "lies inside"),
         ("in", "in", "lies inside"),
-        ("in/a.png", "in/a.png", "would be overwritten by its translation"),
+        ("in/a.png", "in/a.png", "would be overwritten by the translation of"),
         ("in/a.png", "a.gif", "a.gif: cannot be written as a .gif"),
     ],
 )

@@ -1,16 +1,19 @@
 """cyclegan translate."""
 
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from cyclegan.arguments import parse, print_json
 from cyclegan.errors import BadInput
+from cyclegan.translation.options import FolderOptions, Format
 
 if TYPE_CHECKING:
+    from cyclegan.translation.folder import FolderTranslation, Summary
     from cyclegan.translation.signing import Signer
 
 
@@ -20,91 +23,111 @@ def translate(args: list[str]) -> int:
         input: Annotated[Path, tyro.conf.Positional],
         output: Annotated[Path, tyro.conf.Positional],
         size: int | None = None,
+        format: Format | None = None,
         quality: int = 95,
+        batch_size: int | None = None,
+        overwrite: bool = False,
         label: bool = True,
         sign_cert: Path | None = None,
         sign_key: Path | None = None,
         sign_tsa: str | None = None,
         json: bool = False,
     ) -> Callable[[], int]:
-        """Translate a picture or a folder of pictures.
+        """Translate a picture or a folder of pictures. Killed and called again, it goes on.
 
         Args:
             generator: folder of a saved generator, such as runs/<domain>/<run>/generators/G_AB
-            input: a picture, or a folder that is walked recursively
-            output: where the translations go; a folder's tree and names are kept
+            input: a picture, a folder (walked recursively), a quoted glob such as 'photos/**/*.jpg', or a
+                .txt file with one path a line
+            output: where the translations go; a folder's tree and names are kept, and manifest.jsonl says
+                how each came to be
             size: translate at SIZE x SIZE and resize back; default is each picture's own size
+            format: of the outputs; default is each picture's own
             quality: of JPEG and WebP, 1 to 100
+            batch_size: pictures of one shape at once, fewer where they are large; default 1 on CPUs, 16 on
+                GPUs
+            overwrite: do all again, and replace what lies there
             label: say in each file that a machine made it, with which generator, on whose pictures
             sign_cert: sign each file (C2PA) by this chain of certificates, PEM, the signer's own first
             sign_key: the signer's private key (PEM)
             sign_tsa: address of a timestamp authority; without one nothing goes over the network
             json: end with one line of JSON
         """
-        return lambda: _translate(
-            generator, input, output, size, quality, label, _Signing(sign_cert, sign_key, sign_tsa), json
-        )
+        signing = (sign_cert, sign_key, sign_tsa)
+
+        def options() -> FolderOptions:
+            return FolderOptions(size, format, quality, batch_size, overwrite, label, _signer(*signing))
+
+        return lambda: _translate(generator, input, output, options(), json)
 
     return parse(command, args, "cyclegan translate")()
 
 
-class _Signing(NamedTuple):
-    cert: Path | None
-    key: Path | None
-    tsa: str | None
+def _signer(cert: Path | None, key: Path | None, tsa: str | None) -> "Signer | None":
+    """Who signs, if anyone; all that is wrong with it is said before anything starts."""
+    if cert is None or key is None:
+        if cert or key or tsa:
+            raise BadInput("signing needs both --sign-cert CHAIN.pem and --sign-key KEY.pem")
+        return None
+    from cyclegan.translation.signing import Signer
 
-    def signer(self, pairs: list[tuple[Path, Path]], label: bool) -> "Signer | None":
-        """Who signs, if anyone; all that is wrong with it is said before anything starts."""
-        if self.cert is None or self.key is None:
-            if any(self):
-                raise BadInput("signing needs both --sign-cert CHAIN.pem and --sign-key KEY.pem")
-            return None
-        if not label:
-            raise BadInput("--no-label: a signature says what the label says; leave one of them out")
-        from cyclegan.translation.signing import Signer
-
-        Signer.refuse_unsignable([target for _, target in pairs])
-        return Signer.load(self.cert, self.key, self.tsa)
+    return Signer.load(cert, key, tsa)
 
 
-def _translate(
-    generator: Path,
-    source: Path,
-    target: Path,
-    size: int | None,
-    quality: int,
-    label: bool,
-    signing: _Signing,
-    as_json: bool,
-) -> int:
-    if not 1 <= quality <= 100:
-        raise BadInput(f"--quality: must be 1 to 100, not {quality}")
-    if size is not None and size < 16:
-        raise BadInput(f"--size: must be 16 or more, not {size}")
-    from rich.progress import Progress
-
+def _translate(generator: Path, source: Path, target: Path, options: FolderOptions, as_json: bool) -> int:
     from cyclegan.translation import Translator
-    from cyclegan.translation.folder import plan, translate_files
+    from cyclegan.translation.folder import FolderTranslation
+    from cyclegan.translation.shares import Share
 
-    pairs = plan(source, target)
-    signer = signing.signer(pairs, label)
-    translator = Translator.from_pretrained(generator)
-    failed = []
-    results = translate_files(translator, pairs, size, quality, label, signer)
-    with Progress(transient=True, disable=not sys.stderr.isatty()) as bar:
-        for item in bar.track(results, total=len(pairs)):
-            if item.error is not None:
-                failed.append(item)
-    done = len(pairs) - len(failed)
-    for item in failed:
-        print(f"cyclegan translate: {item.error}", file=sys.stderr)
-    bare = sum(path.suffix.lower() == ".bmp" for _, path in pairs)
-    if label and bare:
+    share = Share.of_environment()
+    translator = Translator.from_pretrained(generator, share.device())
+    work = FolderTranslation(translator, source, target, options, share)
+    _go_through(work)
+    if work.summary is None:  # another process speaks for all
+        return 0
+    for error in work.summary.failed.values():
+        print(f"cyclegan translate: {error}", file=sys.stderr)
+    bare = sum(output.lower().endswith(".bmp") for _, output in work.plan.names)
+    if options.label and bare:
         print(f"cyclegan translate: BMP has no place for a label; {bare} go without", file=sys.stderr)
     if as_json:
-        errors = {str(item.source): item.error for item in failed}
-        print_json({"translated": done, "failed": errors, "output": str(target)})
+        print_json({**_figures(work.summary), "failed": work.summary.failed, "output": str(target)})
     else:
-        left = f", {len(failed)} could not be (see above)" if failed else ""
-        print(f"Translated {done} of {len(pairs)} images into {target}{left}.")
-    return 1 if failed else 0
+        print(_sentence(work.summary, target))
+    return 1 if work.summary.failed else 0
+
+
+def _go_through(work: "FolderTranslation") -> None:
+    """Have it all done, with a bar and images/s where a terminal shows them."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    shown = sys.stderr.isatty() and work.share.leads
+    columns = (
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[speed]}"),
+        TimeRemainingColumn(compact=True),
+    )
+    with Progress(*columns, transient=True, disable=not shown) as bar:
+        task = bar.add_task("", total=len(work), speed="")
+        started, translated = time.monotonic(), 0
+        for count, item in enumerate(work, 1):
+            translated += not item.kept and item.error is None
+            speed = translated / (time.monotonic() - started)
+            bar.update(task, completed=count, speed=f"{speed:.1f} images/s")
+
+
+def _figures(summary: "Summary") -> dict[str, float]:
+    rate = summary.translated / summary.seconds if summary.seconds else 0.0
+    return {"translated": summary.translated, "kept": summary.kept, "images_per_s": round(rate, 2)}
+
+
+def _sentence(summary: "Summary", target: Path) -> str:
+    count = summary.translated + summary.kept + len(summary.failed)
+    speed = f" at {_figures(summary)['images_per_s']:g} images/s" if summary.translated else ""
+    parts = [f"Translated {summary.translated} of {count} images into {target}{speed}"]
+    if summary.kept:
+        parts.append(f"{summary.kept} were done before")
+    if summary.failed:
+        parts.append(f"{len(summary.failed)} could not be (see above)")
+    return ", ".join(parts) + "."

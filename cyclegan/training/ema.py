@@ -6,11 +6,14 @@ from torch import nn
 
 @torch.no_grad()
 def update_average(average: nn.Module, network: nn.Module, decay: float, step: int) -> None:
-    """average <- d * average + (1 - d) * network, buffers copied.
+    """average <- d * average + (1 - d) * network, batch norm's running statistics as well.
 
     d = min(decay, (1 + step) / (10 + step)), so that early averages forget the random start.
     """
     decay = min(decay, (1 + step) / (10 + step))
     torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), 1 - decay)
     for kept, current in zip(average.buffers(), network.buffers(), strict=True):
-        kept.copy_(current)
+        if kept.is_floating_point():
+            kept.lerp_(current, 1 - decay)
+        else:
+            kept.copy_(current)

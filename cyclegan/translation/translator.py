@@ -1,9 +1,8 @@
 """A saved generator as a function from image to image."""
 
-import hashlib
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -11,9 +10,25 @@ from PIL import Image
 from torch import Tensor, nn
 
 from cyclegan.artifacts import CONFIG, WEIGHTS, GeneratorConfig, load_generator
-from cyclegan.images import MAX_PIXELS, encode_image, from_tensor, read_image, replace_file, resize, to_tensor
+from cyclegan.datasets.fetch import sha256_of
+from cyclegan.errors import BadInput
+from cyclegan.images import (
+    MAX_PIXELS,
+    Picture,
+    encode_image,
+    from_pil,
+    from_tensor,
+    read_image,
+    replace_file,
+    resize,
+    to_pil,
+    to_tensor,
+)
 from cyclegan.networks.inference import inference_device, translate
+from cyclegan.translation.folder import FolderTranslation
+from cyclegan.translation.options import FolderOptions
 from cyclegan.translation.provenance import Label
+from cyclegan.translation.shares import Share
 
 if TYPE_CHECKING:
     from cyclegan.translation.signing import Signer
@@ -23,6 +38,9 @@ AnyImage = TypeVar("AnyImage", Image.Image, np.ndarray, Tensor)
 
 class Translator:
     """Translates images of a generator's source domain into its target domain.
+
+    A file goes through ``read``, ``prepare``, ``network_on``, ``finish`` and ``encode``; only ``network_on``
+    uses the device, the others may run in threads of their own.
 
     Args:
         network: maps (N, C, H, W) in [-1, 1] to the same shape, H and W multiples of
@@ -53,67 +71,154 @@ class Translator:
         """
         folder = Path(folder)
         network, config = load_generator(folder)
-        digests = (hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in (WEIGHTS, CONFIG))
+        digests = (sha256_of(folder / name) for name in (WEIGHTS, CONFIG))
         return cls(network, config, device, Label.of(config, *digests))
+
+    def settings(self, options: FolderOptions) -> dict[str, Any]:
+        """What besides the generator and the input decides on a file's bytes; manifest.jsonl keeps it."""
+        return {
+            "size": options.size,
+            "backend": "torch",
+            "precision": "fp32",
+            "tiling": "whole",
+            "format": options.format,
+            "quality": options.quality,
+        }
 
     def __call__(self, image: AnyImage, size: int | None = None) -> AnyImage:
         """Translate one image, or a batch of tensors.
 
         Args:
-            image: a PIL image; a numpy array (H, W, C), uint8 or uint16; or a tensor (N, C, H, W) in
-                [-1, 1]. C is 1 or 3 as the generator's.
+            image: a PIL image, whose alpha is kept; a numpy array (H, W, C), uint8, uint16 or floats in
+                [0, 1]; or a float tensor (N, C, H, W) in [-1, 1]. C of arrays and tensors is the
+                generator's, 1 or 3; PIL images are converted to it.
             size: translate at ``size`` x ``size`` and resize back; default at the image's own size.
 
         Returns:
-            The same kind, size and depth.
+            The same kind, size and depth, on the same device.
+
+        Raises:
+            BadInput: other shapes, types or ranges.
         """
         if isinstance(image, Tensor):
-            return self._tensor(image)
+            return self._tensor(image, size)
         if isinstance(image, np.ndarray):
-            return self._pixels(image, size)
-        mode = "L" if self.config.channels == 1 else "RGB"
-        pixels = np.asarray(image.convert(mode))
-        pixels = pixels if pixels.ndim == 3 else pixels[:, :, None]
-        result = self._pixels(pixels, size)
-        return Image.fromarray(result[:, :, 0] if result.shape[2] == 1 else result)
+            self._check_array(image)
+            kept = image.astype(np.float32) if image.dtype.kind == "f" else image
+            return self._picture(Picture(kept), size).astype(image.dtype, copy=False)
+        picture = from_pil(image, self.config.channels, self.config.background)
+        if picture.pixels.dtype == np.uint16 and self.config.channels == 3:
+            raise BadInput("PIL has no 16-bit colour images for the result; give the pixels as a numpy array")
+        return to_pil(self._picture(picture, size), picture.alpha)
 
-    def _tensor(self, images: Tensor) -> Tensor:
-        return translate(self.network, images.to(self.device), self.config.multiple_of).to(images.device)
+    def folder(
+        self, source: str | Path, target: str | Path, share: Share | None = None, **options: Any
+    ) -> FolderTranslation:
+        """Translate a folder, a glob, a list of paths or a file; iterate over it to have it done.
 
-    def _pixels(self, pixels: np.ndarray, size: int | None) -> np.ndarray:
-        height, width = pixels.shape[:2]
-        if size is not None:
-            pixels = resize(pixels, size, size)
-        result = from_tensor(self._tensor(to_tensor(pixels)[None])[0], pixels.dtype)
-        return resize(result, height, width)
+        Args:
+            source: as ``cyclegan translate`` takes it.
+            target: the folder that mirrors it; what it holds already is recognised.
+            share: this process's part where several divide the work; ``Share.of_environment()`` asks
+                torchrun and accelerate. Default: all of it.
+            options: those of ``FolderOptions``.
 
-    def file(
-        self,
-        source: Path,
-        target: Path,
-        size: int | None = None,
-        quality: int = 95,
-        label: bool = True,
-        signer: "Signer | None" = None,
-    ) -> None:
+        Raises:
+            BadInput: nothing to translate, or what lies at the outputs' places is not this translation.
+        """
+        return FolderTranslation(self, Path(source), Path(target), FolderOptions(**options), share or Share())
+
+    def file(self, source: Path, target: Path, signer: "Signer | None" = None, **options: Any) -> None:
         """Translate one file; depth, alpha, colour profile and EXIF are kept where the target has them.
 
         Args:
-            label: write what made the picture into it (``Label.stamp``).
-            signer: sign that, too.
+            signer: sign the label, too.
+            options: those of ``FolderOptions`` that concern one file: size, quality, label.
 
         Raises:
             BadImage: the source cannot be read, or the target not signed.
             OSError: the target cannot be written.
         """
-        picture = read_image(source, self.config.channels, self.config.background, MAX_PIXELS)
-        settings = {"size": size, "quality": quality}
-        digest = hashlib.sha256(source.read_bytes()).hexdigest()
+        chosen = FolderOptions(signer=signer, **options)
+        picture = self.read(source)
+        pixels = self._picture(picture, chosen.size)
+        replace_file(target, self.encode(source, target, sha256_of(source), pixels, picture, chosen))
+
+    def read(self, source: Path) -> Picture:
+        """Decode one file with the generator's channels."""
+        return read_image(source, self.config.channels, self.config.background, MAX_PIXELS)
+
+    def prepare(self, picture: Picture, size: int | None = None) -> Tensor:
+        """A picture as the network takes it: (C, H, W) in [-1, 1], at ``size`` if that is given."""
+        pixels = picture.pixels
+        return to_tensor(pixels if size is None else resize(pixels, size, size))
+
+    def network_on(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) in [-1, 1] translated, at its size and on its device."""
+        return translate(self.network, images.to(self.device), self.config.multiple_of).to(images.device)
+
+    def finish(self, result: Tensor, picture: Picture) -> np.ndarray:
+        """What the network made of a picture, (C, h, w), as pixels of the picture's size and depth."""
+        height, width = picture.pixels.shape[:2]
+        return resize(from_tensor(result, picture.pixels.dtype), height, width)
+
+    def encode(
+        self,
+        source: Path,
+        target: Path,
+        source_sha256: str,
+        pixels: np.ndarray,
+        picture: Picture,
+        options: FolderOptions,
+    ) -> bytes:
+        """The bytes of the output file for a finished picture: labelled, and signed, as ``options`` say.
+
+        Raises:
+            BadImage: the file cannot be signed.
+        """
+        facts = self.settings(options)
         metadata = replace(picture.metadata, xmp=None)
-        if label:
-            metadata = self.label.stamp(metadata, digest, settings)
-        pixels = self._pixels(picture.pixels, size)
-        data = encode_image(target.suffix, pixels, picture.alpha, quality, metadata)
-        if signer is not None:
-            data = signer.sign(data, target, source, self.label.facts(digest, settings))
-        replace_file(target, data)
+        if options.label:
+            metadata = self.label.stamp(metadata, source_sha256, facts)
+        data = encode_image(target.suffix, pixels, picture.alpha, options.quality, metadata)
+        if options.signer is None:
+            return data
+        return options.signer.sign(data, target, source, self.label.facts(source_sha256, facts))
+
+    def _picture(self, picture: Picture, size: int | None) -> np.ndarray:
+        return self.finish(self.network_on(self.prepare(picture, size)[None])[0], picture)
+
+    def _tensor(self, images: Tensor, size: int | None) -> Tensor:
+        channels = self.config.channels
+        fits = images.ndim == 4 and images.shape[1] == channels and images.numel() > 0
+        if not (fits and images.is_floating_point()):
+            raise BadInput(
+                f"this generator takes float tensors (N, {channels}, H, W) in [-1, 1], "
+                f"not {images.dtype} {tuple(images.shape)}"
+            )
+        if size is None:
+            return self.network_on(images.float()).to(images.dtype)
+        resized = self.network_on(_resized(images, size, size))
+        return _resized(resized, *images.shape[-2:]).to(images)
+
+    def _check_array(self, pixels: np.ndarray) -> None:
+        channels = self.config.channels
+        if pixels.ndim != 3 or pixels.shape[2] != channels or not pixels.size:
+            raise BadInput(
+                f"this generator takes arrays (H, W, {channels}), not {pixels.shape}; PIL images are "
+                "converted by themselves"
+            )
+        if pixels.dtype.kind == "f":
+            if not 0 <= pixels.min() <= pixels.max() <= 1:
+                raise BadInput(
+                    f"float arrays must be in [0, 1], not {pixels.min():.4g} to {pixels.max():.4g}"
+                )
+        elif pixels.dtype not in (np.uint8, np.uint16):
+            raise BadInput(f"arrays must be uint8, uint16 or floats in [0, 1], not {pixels.dtype}")
+
+
+def _resized(images: Tensor, height: int, width: int) -> Tensor:
+    """As files are resized, so that a tensor and a file give the same."""
+    arrays = images.detach().float().cpu().permute(0, 2, 3, 1).numpy()
+    resized = np.stack([resize(np.ascontiguousarray(array), height, width) for array in arrays])
+    return torch.from_numpy(resized).permute(0, 3, 1, 2).contiguous()

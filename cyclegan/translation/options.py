@@ -1,0 +1,48 @@
+"""How a folder is to be translated."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from cyclegan.errors import BadInput
+
+if TYPE_CHECKING:
+    from cyclegan.translation.signing import Signer
+
+Format = Literal["jpg", "png", "webp", "tiff"]
+
+
+@dataclass(frozen=True)
+class FolderOptions:
+    """The choices of one call.
+
+    Args:
+        size: translate at ``size`` x ``size`` and resize back; default at each image's own size.
+        format: of the outputs; default that of each input.
+        quality: of JPEG and WebP, 1 to 100.
+        batch_size: images of one shape that go through the network at once; fewer where they are large.
+            Default 1 on CPUs, 16 on GPUs.
+        overwrite: replace what lies at the outputs' places, whoever made it.
+        label: say in each file what made it.
+        signer: sign that, too.
+
+    Raises:
+        BadInput: a value out of its range.
+    """
+
+    size: int | None = None
+    format: Format | None = None
+    quality: int = 95
+    batch_size: int | None = None
+    overwrite: bool = False
+    label: bool = True
+    signer: "Signer | None" = None
+
+    def __post_init__(self) -> None:
+        if self.size is not None and self.size < 16:
+            raise BadInput(f"size: must be 16 or more, not {self.size}")
+        if not 1 <= self.quality <= 100:
+            raise BadInput(f"quality: must be 1 to 100, not {self.quality}")
+        if self.batch_size is not None and self.batch_size < 1:
+            raise BadInput(f"batch_size: must be 1 or more, not {self.batch_size}")
+        if self.signer is not None and not self.label:
+            raise BadInput("label: a signature says what the label says; leave one of the two out")
