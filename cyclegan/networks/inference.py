@@ -20,13 +20,13 @@ def translate(network: nn.Module, images: Tensor, multiple_of: int) -> Tensor:
 
 
 def pad(images: Tensor, multiple: int) -> Tensor:
-    """Extend (N, C, H, W) on the right and below to multiples, and to 4 multiples a side at least.
+    """Extend (N, C, H, W) on the right and below to multiples, and to 16 pixels a side at least.
 
     Mirrored where the image is large enough for that, else its last row and column are repeated. Below
-    4 multiples the reflection inside the networks has nothing to reflect.
+    16 pixels the reflection inside a network that halves twice has nothing to reflect.
     """
     height, width = images.shape[-2:]
-    bottom = max(-height % multiple, 4 * multiple - height)
-    right = max(-width % multiple, 4 * multiple - width)
+    bottom = max(-height % multiple, 16 - height)
+    right = max(-width % multiple, 16 - width)
     mirrored = bottom < height and right < width
     return F.pad(images, (0, right, 0, bottom), mode="reflect" if mirrored else "replicate")
