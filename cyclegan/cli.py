@@ -12,6 +12,7 @@ from cyclegan.errors import BadInput, nearest
 VERBS = {
     "train": ("train [DOMAIN] [options]", "train both generators on a domain or on own folders"),
     "translate": ("translate GENERATOR INPUT OUTPUT", "translate a picture or a folder"),
+    "convert": ("convert FILE OUT [options]", "make a generator's folder from somebody's .pth"),
     "evaluate": ("evaluate GENERATOR_OR_RUN", "judge a generator on held-out images"),
     "data": ("data list|prepare|verify [DOMAIN]", "see, fetch and check the known domains"),
 }
