@@ -204,7 +204,7 @@ def test_a_bias_before_batch_norm_is_folded_into_it(tmp_path):
 
 def test_what_is_unknown_is_null_and_what_was_said_is_kept(tmp_path):
     torch.save(Resnet(blocks=1).state_dict(), tmp_path / "latest_net_G_B.pth")
-    _ = convert(tmp_path / "latest_net_G_B.pth", tmp_path / "ours", Wishes(), Labels(licence="BSD-2-Clause"))
+    convert(tmp_path / "latest_net_G_B.pth", tmp_path / "ours", Wishes(), Labels(licence="BSD-2-Clause"))
     config = json.loads((tmp_path / "ours" / "config.json").read_text())
     assert [config[key] for key in ("steps", "images_seen", "seed", "size", "card_sha256")] == [None] * 5
     assert (config["domain"], config["direction"]) == ("unknown", "BtoA")

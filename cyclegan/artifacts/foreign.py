@@ -95,7 +95,10 @@ def convert(
 def _refuse_other_folders(folder: Path) -> None:
     """Saving replaces the whole folder, so only a generator's own may be there."""
     if folder.is_dir():
-        others = {path.name for path in folder.iterdir()} - {WEIGHTS, CONFIG, MODEL_CARD}
+        try:
+            others = {path.name for path in folder.iterdir()} - {WEIGHTS, CONFIG, MODEL_CARD}
+        except OSError as error:
+            raise BadInput(f"{folder}: cannot be read ({error.strerror})") from error
         if others:
             raise BadInput(f"{folder}: holds other files ({sorted(others)[0]}); name a new folder")
     elif folder.exists():
