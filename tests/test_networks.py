@@ -6,7 +6,7 @@ import torch
 from cyclegan.errors import BadInput
 from cyclegan.networks import build
 from cyclegan.networks.inference import pad, translate
-from cyclegan.networks.layers import BlurDownsample, BlurUpsample, Dropout, ReflectionPad, initialize
+from cyclegan.networks.layers import Dropout, ReflectionPad, blur_downsample, blur_upsample, initialize
 
 
 def count(network: torch.nn.Module) -> int:
@@ -98,6 +98,16 @@ def test_a_unet_sees_all_of_its_image():
     assert (image.grad[0].abs().sum(0) > 0).all()
 
 
+def test_blurs_are_neither_trained_nor_drawn_nor_saved():
+    network = build("generator", "resnet", {"downsample": "blur", "upsample": "blur"})
+    blurs = [m for m in network.modules() if getattr(m, "groups", 1) > 1]
+    before = [blur.weight.clone() for blur in blurs]
+    initialize(network)
+    assert len(blurs) == 4
+    assert all(torch.equal(blur.weight, weight) for blur, weight in zip(blurs, before, strict=True))
+    assert count(network) == 11_378_179 == sum(t.numel() for t in network.state_dict().values())
+
+
 def test_dropout_drops_half_alike_for_a_batch_and_only_while_training():
     images = torch.ones(3, 8, 32, 32)
     dropped = Dropout()(images)
@@ -111,12 +121,13 @@ def test_blurs_keep_what_is_flat_and_remove_what_alternates():
     """By what they are for: constants pass, the highest frequency does not fold into a lower one."""
     flat = torch.full((1, 2, 8, 8), 0.7)
     stripes = torch.tensor([1.0, -1.0]).repeat(4).expand(1, 2, 8, 8).contiguous()
-    torch.testing.assert_close(BlurDownsample(2)(flat), flat[..., :4, :4])
-    torch.testing.assert_close(BlurDownsample(2)(stripes)[..., 1:-1], torch.zeros(1, 2, 4, 2))
-    torch.testing.assert_close(BlurUpsample(2)(flat), torch.full((1, 2, 16, 16), 0.7))
+    torch.testing.assert_close(blur_downsample(2)(flat), flat[..., :4, :4])
+    torch.testing.assert_close(blur_downsample(2)(stripes)[..., 1:-1], torch.zeros(1, 2, 4, 2))
+    enlarge = torch.nn.Sequential(torch.nn.ReplicationPad2d(1), blur_upsample(2))
+    torch.testing.assert_close(enlarge(flat), torch.full((1, 2, 16, 16), 0.7))
     ramp = torch.arange(8.0).expand(1, 2, 8, 8)
     expected = (torch.arange(16.0) - 0.5) / 2  # half-pixel centres, as any resize of a ramp
-    torch.testing.assert_close(BlurUpsample(2)(ramp)[0, 0, 5, 2:-2], expected[2:-2])
+    torch.testing.assert_close(enlarge(ramp)[0, 0, 5, 2:-2], expected[2:-2])
 
 
 def test_resize_upsampling_treats_all_pixels_alike():

@@ -4,7 +4,7 @@ Layers are matched by their order and shapes, not by their names. What shapes do
 often shows in the numbers that layers have inside an nn.Sequential, where layers without weights count too.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from cyclegan.networks import build
-from cyclegan.networks.layers import BlurDownsample, BlurUpsample, PaddingName
+from cyclegan.networks.layers import PaddingName, blur_downsample, blur_upsample
 
 ResizeName = Literal["resize", "resize_zero", "bilinear", "bilinear_zero"]
 _NORM_PARTS = {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"}
@@ -208,8 +208,8 @@ def _inferred_norm(has_scale: bool, has_statistics: bool, has_bias: bool, notes:
 def _resampling(layers: list[Layer], upsample: str, asked: str | None) -> dict[str, str]:
     """How ResNets halve and double: blur filters show it, and so do the numbers of the layers."""
     # CUT blurs after a layer on the way down, and before a layer on the way up.
-    blurred_down = _is_blurred(layers[1:3], BlurDownsample)
-    blurred_up = _is_blurred(layers[-4:-2], BlurUpsample)
+    blurred_down = _is_blurred(layers[1:3], blur_downsample)
+    blurred_up = _is_blurred(layers[-4:-2], blur_upsample)
     if sum(layer.blur is not None for layer in layers) != 2 * (blurred_down + blurred_up):
         raise Misfit("has blur filters where no known network has them")
     if blurred_up:
@@ -226,12 +226,12 @@ def _resampling(layers: list[Layer], upsample: str, asked: str | None) -> dict[s
     return {"downsample": "blur" if blurred_down else "stride", "upsample": upsample}
 
 
-def _is_blurred(layers: list[Layer], kind: type[nn.Module]) -> bool:
-    """Whether each of the layers is followed by the blur of ``kind``."""
+def _is_blurred(layers: list[Layer], blur: Callable[[int], nn.Module]) -> bool:
+    """Whether each of the layers is followed by ``blur``."""
     if any(layer.blur is None for layer in layers):
         return False
     for layer in layers:
-        known = kind(len(layer.blur)).filter
+        known = blur(len(layer.blur)).weight
         if layer.blur.shape != known.shape or not torch.allclose(layer.blur.float(), known, atol=1e-3):
             raise Misfit(f"has a blur filter after {layer.name} that is not known here")
     return True

@@ -98,29 +98,28 @@ class Dropout(nn.Module):
         return x * F.dropout(torch.ones_like(x[:1]), 0.5)
 
 
-class BlurDownsample(nn.Module):
+def blur_downsample(channels: int) -> nn.Conv2d:
     """Every second pixel of the image blurred with [1, 2, 1]: no aliasing (Zhang 2019, as in CUT's code)."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.register_buffer("filter", _binomial((1, 2, 1), channels), persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.pad(x, (1,) * 4, mode="reflect")
-        return F.conv2d(x, self.filter, stride=2, groups=x.shape[1])
+    layer = nn.Conv2d(
+        channels, channels, 3, stride=2, padding=1, groups=channels, bias=False, padding_mode="reflect"
+    )
+    return _fixed(layer, _binomial((1, 2, 1), channels))
 
 
-class BlurUpsample(nn.Module):
-    """Twice the height and width: zeros between the pixels, blurred with [1, 3, 3, 1] (as in CUT's code)."""
+def blur_upsample(channels: int) -> nn.ConvTranspose2d:
+    """Twice the height and width: zeros between the pixels, blurred with [1, 3, 3, 1] (as in CUT's code).
 
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.register_buffer("filter", 4 * _binomial((1, 3, 3, 1), channels), persistent=False)
+    The image comes with one more pixel at each border, which is used up.
+    """
+    layer = nn.ConvTranspose2d(channels, channels, 4, stride=2, padding=3, groups=channels, bias=False)
+    return _fixed(layer, 4 * _binomial((1, 3, 3, 1), channels))
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.pad(x, (1,) * 4, mode="replicate")
-        # The padding's own two pixels at each border, and the filter's one, are cut off again.
-        return F.conv_transpose2d(x, self.filter, stride=2, padding=3, groups=x.shape[1])
+
+def _fixed(layer: nn.Module, weight: Tensor) -> Any:
+    """The layer with a weight that is neither trained nor saved."""
+    del layer.weight
+    layer.register_buffer("weight", weight, persistent=False)
+    return layer
 
 
 def _binomial(row: tuple[int, ...], channels: int) -> Tensor:
@@ -150,7 +149,11 @@ def upsample_layers(name: UpsampleName, inputs: int, outputs: int, bias: bool) -
     if name == "transpose":
         return [nn.ConvTranspose2d(inputs, outputs, 3, stride=2, padding=1, output_padding=1, bias=bias)]
     if name == "blur":
-        return [BlurUpsample(inputs), nn.Conv2d(inputs, outputs, 3, padding=1, bias=bias)]
+        return [
+            nn.ReplicationPad2d(1),
+            blur_upsample(inputs),
+            nn.Conv2d(inputs, outputs, 3, padding=1, bias=bias),
+        ]
     mode, mirrors = _RESIZES[name]
     enlarge = nn.Upsample(scale_factor=2, mode=mode)
     if mirrors:
@@ -164,13 +167,15 @@ def downsample_layers(
     """Layers that halve height and width: a strided convolution, or CUT's plain one and a blur."""
     convolution = nn.Conv2d(inputs, outputs, 3, stride=2 if name == "stride" else 1, padding=1, bias=bias)
     layers = [convolution, norm_layer(norm)(outputs), nn.ReLU(inplace=True)]
-    return layers if name == "stride" else [*layers, BlurDownsample(outputs)]
+    return layers if name == "stride" else [*layers, blur_downsample(outputs)]
 
 
 def initialize(network: nn.Module, std: float = 0.02) -> nn.Module:
     """Draw weights from N(0, 0.02), biases 0 (CycleGAN §7.1); batch norm scales from N(1, 0.02)."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            if not isinstance(module.weight, nn.Parameter):  # a fixed filter
+                continue
             nn.init.normal_(module.weight, 0.0, std)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
