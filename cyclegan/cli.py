@@ -13,6 +13,7 @@ VERBS = {
     "train": ("train [DOMAIN] [options]", "train both generators on a domain or on own folders"),
     "translate": ("translate GENERATOR INPUT OUTPUT", "translate a picture or a folder"),
     "inspect": ("inspect FILE ...", "show how a picture came to be, and whether that holds"),
+    "convert": ("convert FILE OUT", "make a generator's folder from somebody's .pth"),
     "evaluate": ("evaluate GENERATOR_OR_RUN", "judge a generator on held-out images"),
     "data": ("data list|prepare|verify [DOMAIN]", "see, fetch and check the known domains"),
 }

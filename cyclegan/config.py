@@ -58,11 +58,21 @@ class GeneratorSettings(Frozen):
 
     name: str = Field("resnet", description="network of both generators")
     filters: int | None = Field(None, ge=1, description="features after the first layer")
-    blocks: int | None = Field(None, ge=0, description="residual blocks")
-    norm: Literal["instance", "batch", "none"] | None = Field(None, description="normalization")
-    upsample: Literal["transpose", "resize"] | None = Field(
-        None, description="transpose as in the paper; resize is free of checkerboards"
+    blocks: int | None = Field(None, ge=0, description="residual blocks of resnet")
+    depth: int | None = Field(None, ge=5, le=10, description="halvings of unet; 8 for 256 px, 7 for 128")
+    norm: Literal["instance", "instance_affine", "batch", "none"] | None = Field(
+        None, description="normalization"
     )
+    upsample: Literal["transpose", "resize", "resize_zero", "bilinear", "bilinear_zero", "blur"] | None = (
+        Field(None, description="transpose as in the paper; resize is free of checkerboards")
+    )
+    downsample: Literal["stride", "blur"] | None = Field(
+        None, description="stride as in the paper; blur is free of aliasing"
+    )
+    padding: Literal["reflect", "replicate", "zero"] | None = Field(
+        None, description="of residual blocks at the borders"
+    )
+    dropout: bool | None = Field(None, description="drop half of some layers' values while training")
     residual: bool | None = Field(
         None, description="the network adds to the image instead of making it anew; begins as the identity"
     )

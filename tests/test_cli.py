@@ -25,11 +25,11 @@ def call(capsys, *args):
 def test_the_overview_names_every_command(capsys):
     status, out, _ = call(capsys, "--help")
     assert status == 0
-    for verb in ("train", "translate", "evaluate", "data"):
+    for verb in ("train", "translate", "convert", "evaluate", "data"):
         assert f"cyclegan {verb} " in out
 
 
-@pytest.mark.parametrize("verb", ["train", "translate", "evaluate", "data"])
+@pytest.mark.parametrize("verb", ["train", "translate", "convert", "evaluate", "data"])
 def test_every_command_has_help(capsys, verb):
     status, out, _ = call(capsys, verb, "--help")
     assert status == 0
@@ -119,7 +119,9 @@ MISTAKES = {
     "trian": "cyclegan: there is no command 'trian'; did you mean 'train'?",
     "train nowhere": "cyclegan train: nowhere: there is no such domain",
     "train horse2zebra --generator.block 3": "unknown option --generator.block; did you mean '--generator.blocks'?",
-    "train horse2zebra --generator.name unet": "generator.name: there is no 'unet'",
+    "train horse2zebra --generator.name unett": "generator.name: there is no 'unett'; did you mean 'unet'?",
+    "train horse2zebra --generator.name unet --generator.blocks 9": "generator.blocks: the generator 'unet' has no such setting",
+    "train horse2zebra --size 130": "size: must be a multiple of 4 for the generator 'resnet', not 130",
     "train horse2zebra --losses.adversarial gan": "losses.adversarial: there is no 'gan'",
     "train horse2zebra --resume": "has no checkpoint to resume from; train without --resume",
     "train --steps 3": "no data: name a DOMAIN",
@@ -129,6 +131,9 @@ MISTAKES = {
     "translate a b c": "a: no such folder",
     "translate a b c --quality 300": "quality: must be 1 to 100, not 300",
     "translate a b c --size 3": "size: must be 16 or more, not 3",
+    "convert nowhere.pth out": "cyclegan convert: nowhere.pth: cannot be read (No such file or directory)",
+    "convert nowhere.pth out --size 3": "--size: must be 16 or more, not 3",
+    "convert nowhere.pth out --paddings zero": "unknown option --paddings; did you mean '--padding'?",
     "evaluate nowhere": "nowhere/generators/G_AB: no such folder",
     "data fetch": "invalid choice 'fetch'",
     "data prepare": "prepare: name a DOMAIN",

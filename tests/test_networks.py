@@ -5,8 +5,8 @@ import torch
 
 from cyclegan.errors import BadInput
 from cyclegan.networks import build
-from cyclegan.networks.inference import translate
-from cyclegan.networks.layers import ReflectionPad, initialize
+from cyclegan.networks.inference import pad, translate
+from cyclegan.networks.layers import Dropout, ReflectionPad, blur_downsample, blur_upsample, initialize
 
 
 def count(network: torch.nn.Module) -> int:
@@ -16,6 +16,13 @@ def count(network: torch.nn.Module) -> int:
 @pytest.mark.parametrize(("blocks", "published"), [(9, 11_378_179), (6, 7_837_699)])
 def test_resnet_parameter_counts(blocks, published):
     assert count(build("generator", "resnet", {"blocks": blocks})) == published
+
+
+@pytest.mark.parametrize(("depth", "published"), [(8, 54.414), (7, 41.829)])
+def test_unet_parameter_counts(depth, published):
+    """In millions, as pix2pix' code prints them."""
+    network = build("generator", "unet", {"depth": depth, "norm": "batch"})
+    assert round(count(network) / 1e6, 3) == published
 
 
 def test_patchgan_parameter_count():
@@ -38,8 +45,12 @@ def test_patchgan_receptive_field(layers, published):
     assert int(touched.any(1).sum()) == published
 
 
-@pytest.mark.parametrize("upsample", ["transpose", "resize"])
-@pytest.mark.parametrize("norm", ["instance", "batch", "none"])
+NORMS = ["instance", "instance_affine", "batch", "none"]
+UPSAMPLES = ["transpose", "resize", "resize_zero", "bilinear", "bilinear_zero", "blur"]
+
+
+@pytest.mark.parametrize("upsample", UPSAMPLES)
+@pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_generator_keeps_shape_and_range_and_trains_every_parameter(upsample, norm, channels):
     arguments = {"filters": 4, "blocks": 2, "upsample": upsample, "norm": norm, "channels": channels}
@@ -52,6 +63,71 @@ def test_generator_keeps_shape_and_range_and_trains_every_parameter(upsample, no
     (output * torch.randn_like(output)).sum().backward()
     assert all(p.grad is not None for p in network.parameters())
     assert all(p.grad.abs().sum() > 0 for n, p in network.named_parameters() if n.endswith("weight"))
+
+
+@pytest.mark.parametrize("padding", ["reflect", "replicate", "zero"])
+@pytest.mark.parametrize("dropout", [False, True])
+def test_other_blocks_keep_shape_and_train(padding, dropout):
+    arguments = {"filters": 4, "blocks": 2, "padding": padding, "dropout": dropout, "downsample": "blur"}
+    network = initialize(build("generator", "resnet", arguments))
+    output = network(torch.randn(2, 3, 32, 48))
+    assert output.shape == (2, 3, 32, 48)
+    (output * torch.randn_like(output)).sum().backward()
+    assert all(p.grad.abs().sum() > 0 for n, p in network.named_parameters() if n.endswith("weight"))
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_unet_keeps_shape_and_range_and_trains_every_parameter(norm, channels):
+    arguments = {"filters": 4, "depth": 6, "norm": norm, "channels": channels, "dropout": True}
+    network = initialize(build("generator", "unet", arguments), std=0.2)
+    assert sum(isinstance(module, Dropout) for module in network.modules()) == 1  # pix2pix: depth - 5
+    images = torch.randn(2, channels, 64, 128)
+    output = network(images)
+    assert output.shape == images.shape
+    assert output.abs().max() <= 1
+    (output * torch.randn_like(output)).sum().backward()
+    assert all(p.grad.abs().sum() > 0 for n, p in network.named_parameters() if n.endswith("weight"))
+
+
+def test_a_unet_sees_all_of_its_image():
+    """A picture of 2 ** depth pixels is one in the middle, which every pixel of the output depends on."""
+    network = initialize(build("generator", "unet", {"filters": 4, "depth": 5, "norm": "none"}), std=0.2)
+    image = torch.randn(1, 3, 32, 32, requires_grad=True)
+    network(image)[0, 0, 16, 16].backward()
+    assert (image.grad[0].abs().sum(0) > 0).all()
+
+
+def test_blurs_are_neither_trained_nor_drawn_nor_saved():
+    network = build("generator", "resnet", {"downsample": "blur", "upsample": "blur"})
+    blurs = [m for m in network.modules() if getattr(m, "groups", 1) > 1]
+    before = [blur.weight.clone() for blur in blurs]
+    initialize(network)
+    assert len(blurs) == 4
+    assert all(torch.equal(blur.weight, weight) for blur, weight in zip(blurs, before, strict=True))
+    assert count(network) == 11_378_179 == sum(t.numel() for t in network.state_dict().values())
+
+
+def test_dropout_drops_half_alike_for_a_batch_and_only_while_training():
+    images = torch.ones(3, 8, 32, 32)
+    dropped = Dropout()(images)
+    assert set(dropped.unique().tolist()) == {0.0, 2.0}
+    assert abs(float(dropped.mean()) - 1) < 0.1
+    assert torch.equal(dropped[0], dropped[2])
+    assert torch.equal(Dropout().eval()(images), images)
+
+
+def test_blurs_keep_what_is_flat_and_remove_what_alternates():
+    """By what they are for: constants pass, the highest frequency does not fold into a lower one."""
+    flat = torch.full((1, 2, 8, 8), 0.7)
+    stripes = torch.tensor([1.0, -1.0]).repeat(4).expand(1, 2, 8, 8).contiguous()
+    torch.testing.assert_close(blur_downsample(2)(flat), flat[..., :4, :4])
+    torch.testing.assert_close(blur_downsample(2)(stripes)[..., 1:-1], torch.zeros(1, 2, 4, 2))
+    enlarge = torch.nn.Sequential(torch.nn.ReplicationPad2d(1), blur_upsample(2))
+    torch.testing.assert_close(enlarge(flat), torch.full((1, 2, 16, 16), 0.7))
+    ramp = torch.arange(8.0).expand(1, 2, 8, 8)
+    expected = (torch.arange(16.0) - 0.5) / 2  # half-pixel centres, as any resize of a ramp
+    torch.testing.assert_close(enlarge(ramp)[0, 0, 5, 2:-2], expected[2:-2])
 
 
 def test_resize_upsampling_treats_all_pixels_alike():
@@ -76,8 +152,17 @@ def test_first_weights_are_the_papers():
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (5, 20), (17, 30), (31, 64)])
 def test_any_size_goes_through(height, width):
-    network = build("generator", "resnet", {"filters": 4, "blocks": 1}).eval()
-    assert translate(network, torch.randn(1, 3, height, width), 4).shape == (1, 3, height, width)
+    for name, arguments in {"resnet": {"blocks": 1, "downsample": "blur"}, "unet": {"depth": 6}}.items():
+        network = build("generator", name, {"filters": 4, **arguments}).eval()
+        images = torch.randn(1, 3, height, width)
+        assert translate(network, images, network.multiple_of).shape == images.shape
+
+
+def test_padding_reaches_the_next_multiple_and_no_further():
+    """A U-Net of 256 px would else see mostly mirrors."""
+    assert pad(torch.zeros(1, 3, 200, 300), 256).shape == (1, 3, 256, 512)
+    assert pad(torch.zeros(1, 3, 256, 256), 256).shape == (1, 3, 256, 256)
+    assert pad(torch.zeros(1, 3, 5, 18), 4).shape == (1, 3, 16, 20)
 
 
 @pytest.mark.parametrize(

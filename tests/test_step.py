@@ -127,8 +127,11 @@ def test_the_update_is_adams():
             torch.testing.assert_close(moved, -lr * new.grad.sign()[clear], atol=2e-6, rtol=2e-3)
 
 
-def test_accumulated_parts_are_one_batch():
-    whole, parts = settings(batch_size=4), settings(batch_size=4, gradient_accumulation=2)
+@pytest.mark.parametrize("dropout", [False, True])
+def test_accumulated_parts_are_one_batch(dropout):
+    generator = {"filters": 4, "blocks": 1, "dropout": dropout}
+    whole = settings(batch_size=4, generator=generator)
+    parts = settings(batch_size=4, generator=generator, gradient_accumulation=2)
     b = batch(4)
     halves = [{key: value[i : i + 2] for key, value in b.items()} for i in (0, 2)]
     found = []

@@ -148,14 +148,16 @@ def test_dense_is_nearer_to_the_whole_than_naive_and_has_no_seams(astronaut):
 
 
 def test_reach_is_as_far_as_a_pixel_looks():
-    for arguments in ({**SMALL, "blocks": 1}, {**SMALL, "blocks": 1, "upsample": "resize"}):
+    one = {**SMALL, "blocks": 1}
+    blur = {**one, "upsample": "blur", "downsample": "blur"}
+    for arguments in (one, {**one, "upsample": "resize"}, blur, {**one, "upsample": "bilinear"}):
         net = with_statistics_of(network(**arguments), torch.randn(1, 3, 128, 128))
         found = 0
         for place in range(64, 68):  # strides make neighbours look differently far
             image = torch.randn(1, 3, 128, 128, requires_grad=True)
             (gradient,) = torch.autograd.grad(net(image)[0, :, place, place].sum(), image)
             found = max(found, int((gradient[0].abs().sum(0).nonzero() - place).abs().max()))
-        assert found <= network(**arguments).reach <= found + 4
+        assert found <= network(**arguments).reach <= found + 12
 
 
 def test_statistics_leave_the_network_as_it_was():

@@ -10,6 +10,8 @@ from accelerate import Accelerator
 from PIL import Image
 from safetensors.torch import load_file
 
+from cyclegan import Translator
+from cyclegan.artifacts import read_config
 from cyclegan.config import read_yaml
 from cyclegan.errors import BadInput
 from cyclegan.training import loop, precision
@@ -68,10 +70,12 @@ def test_the_same_seed_gives_the_same_run(tiny, here):
     assert not all(torch.equal(a[key], c[key]) for key in a)
 
 
-@pytest.mark.parametrize("kind", ["no", "bf16"])
+@pytest.mark.parametrize(
+    "kind", [{"precision": "no"}, {"precision": "bf16"}, {"precision": "no", "generator__dropout": True}]
+)
 def test_a_resumed_run_is_the_run_never_stopped(tiny, here, kind, monkeypatch):
     """Stopped in the middle of an epoch, with full pools, past the start of the decay."""
-    changes = {"steps": 16, "pool_size": 4, "checkpoint__every": 11, "precision": kind}
+    changes = {"steps": 16, "pool_size": 4, "checkpoint__every": 11, **kind}
     whole = train(tiny(run_dir=here / "whole", **changes)).run.folder
     broken = here / "broken"
     plain = loop.CycleGANStep.__call__
@@ -95,6 +99,15 @@ def test_a_resumed_run_is_the_run_never_stopped(tiny, here, kind, monkeypatch):
     # The log's averages begin anew at the checkpoint; every line after the next is the same.
     for one, other in zip(metrics(whole)[6:], metrics(broken)[6:], strict=True):
         assert {**one, "images_per_s": 0} == {**other, "images_per_s": 0}
+
+
+def test_a_unet_is_trained_and_translates_what_is_smaller_than_it(tiny):
+    generator = {"name": "unet", "filters": 2, "depth": 5, "norm": "batch"}
+    run = train(tiny(generator=generator, samples={"count": 2, "translate": 3})).run
+    config = read_config(run.generator("G_AB"))
+    assert (config.network.name, config.multiple_of, config.network.arguments["depth"]) == ("unet", 32, 5)
+    image = torch.zeros(1, 3, 20, 40)
+    assert Translator.from_pretrained(run.generator("G_AB"))(image).shape == image.shape
 
 
 def test_two_hundred_steps_lower_the_cycle_loss(tiny):

@@ -26,13 +26,25 @@ class NetworkConfig(Frozen):
     arguments: dict[str, str | int | float | bool]
 
 
+class ConvertedFrom(Frozen):
+    """Where a generator that was not trained here comes from."""
+
+    file: str
+    sha256: str
+    key: str | None  # the network's name inside the file, when there were others
+    notes: tuple[str, ...]  # what its tensors do not tell and was taken as given
+
+
 class GeneratorConfig(Frozen):
-    """config.json: how to build the network, what it expects, and what it rests on."""
+    """config.json: how to build the network, what it expects, and what it rests on.
+
+    What nobody knows of a generator from elsewhere is null.
+    """
 
     format: Literal["cyclegan-generator/1"] = "cyclegan-generator/1"
     network: NetworkConfig
     channels: Literal[1, 3]
-    size: int
+    size: int | None
     multiple_of: int
     value_range: tuple[float, float] = (-1.0, 1.0)
     background: tuple[int, int, int] = (255, 255, 255)
@@ -42,9 +54,10 @@ class GeneratorConfig(Frozen):
     target: str
     card_sha256: str | None
     licences: dict[str, str]
-    seed: int
-    steps: int
-    images_seen: int
+    seed: int | None
+    steps: int | None
+    images_seen: int | None
+    converted_from: ConvertedFrom | None = None
     cyclegan_version: str = __version__
 
 
@@ -125,6 +138,8 @@ def load_generator(folder: Path) -> tuple[nn.Module, GeneratorConfig]:
 
 def _model_card(config: GeneratorConfig) -> str:
     arguments = ", ".join(f"{key} {value}" for key, value in config.network.arguments.items())
+    size = f"{config.size}x{config.size}" if config.size else "an unknown size"
+    kind = "An image-to-image" if config.converted_from else "A CycleGAN"
     licences = "\n".join(f"- {side}: {licence}" for side, licence in sorted(config.licences.items()))
     return f"""---
 library_name: cyclegan
@@ -133,16 +148,15 @@ tags: [cyclegan, unpaired-image-to-image]
 ---
 # {config.source} to {config.target}
 
-A CycleGAN generator of the domain `{config.domain}`, direction {config.direction}. What it gives is
+{kind} generator of the domain `{config.domain}`, direction {config.direction}. What it gives is
 made by a machine.
 
 - Network: {config.network.name} ({arguments})
 - Images: {config.channels} channel(s), values {config.value_range[0]:g} to {config.value_range[1]:g},
-  trained at {config.size}x{config.size}; height and width are padded to multiples of {config.multiple_of}
-- Training: {config.steps:,} steps, {config.images_seen:,} images of A, seed {config.seed},
-  cyclegan {config.cyclegan_version}, weights averaged over the run (EMA)
+  trained at {size}; height and width are padded to multiples of {config.multiple_of}
+{_history(config)}
 
-## Licences of the training images
+## Licences of the training images{" and of the generator" if "generator" in config.licences else ""}
 {licences}
 
 ## Use
@@ -150,6 +164,20 @@ made by a machine.
 cyclegan translate THIS_FOLDER photos/ translated/
 ```
 """
+
+
+def _history(config: GeneratorConfig) -> str:
+    origin = config.converted_from
+    if origin is None:
+        return (
+            f"- Training: {config.steps:,} steps, {config.images_seen:,} images of A, seed {config.seed},\n"
+            f"  cyclegan {config.cyclegan_version}, weights averaged over the run (EMA)"
+        )
+    lines = [
+        "- Training: elsewhere; how, and on which images, is not known here",
+        f"- Converted from `{origin.file}` (SHA-256 {origin.sha256}) by cyclegan {config.cyclegan_version}",
+    ]
+    return "\n".join([*lines, *(f"- Taken as given: {note}" for note in origin.notes)])
 
 
 def network_arguments(network: nn.Module, chosen: dict[str, Any]) -> dict[str, Any]:

@@ -56,6 +56,8 @@ def evaluate_folder(path: Path, data: str | None, direction: str | None) -> Repo
     network.to(device)
     if direction not in (None, config.direction):
         raise BadInput(f"{generator}: translates {config.direction}, not {direction}")
+    if config.size is None:
+        raise BadInput(f"{generator}: does not say its training size; convert it again with --size")
     domain = _domain(generator, config.domain, data)
     sources, targets, train_targets = domain.test_a, domain.test_b, domain.train_b
     if config.direction == "BtoA":

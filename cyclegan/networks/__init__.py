@@ -15,7 +15,10 @@ from cyclegan.errors import BadInput, nearest
 if TYPE_CHECKING:
     from torch import nn
 
-GENERATORS = {"resnet": "cyclegan.networks.resnet:ResnetGenerator"}
+GENERATORS = {
+    "resnet": "cyclegan.networks.resnet:ResnetGenerator",
+    "unet": "cyclegan.networks.unet:UnetGenerator",
+}
 DISCRIMINATORS = {"patchgan": "cyclegan.networks.patchgan:PatchGAN"}
 
 

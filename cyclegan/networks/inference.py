@@ -26,11 +26,12 @@ def pad(images: Tensor, multiple: int) -> Tensor:
 
 
 def padding(height: int, width: int, multiple: int) -> tuple[int, int, str]:
-    """Rows below and columns on the right that lead to multiples, and to 4 multiples a side at least.
+    """Rows below and columns on the right that lead to multiples, and to 16 pixels a side at least.
 
     Mirrored where the image is large enough for that (``reflect``), else its last row and column are
-    repeated (``replicate``). Below 4 multiples the reflection inside the networks has nothing to reflect.
+    repeated (``replicate``). Below 16 pixels the reflection inside a network that halves twice has
+    nothing to reflect.
     """
-    bottom = max(-height % multiple, 4 * multiple - height)
-    right = max(-width % multiple, 4 * multiple - width)
+    bottom = max(-height % multiple, 16 - height)
+    right = max(-width % multiple, 16 - width)
     return bottom, right, "reflect" if bottom < height and right < width else "replicate"

@@ -1,5 +1,6 @@
-"""Parts that several networks share: normalization, upsampling, initial weights."""
+"""Parts that several networks share: normalization, padding, resampling, dropout, initial weights."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -7,14 +8,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-NormName = Literal["instance", "batch", "none"]
-UpsampleName = Literal["transpose", "resize"]
+NormName = Literal["instance", "instance_affine", "batch", "none"]
+PaddingName = Literal["reflect", "replicate", "zero"]
+DownsampleName = Literal["stride", "blur"]
+UpsampleName = Literal["transpose", "resize", "resize_zero", "bilinear", "bilinear_zero", "blur"]
 
 
 def norm_layer(name: NormName) -> Callable[[int], nn.Module]:
-    """The layer for ``channels`` features; instance norm has no parameters, as in CycleGAN's code."""
+    """The layer for ``channels`` features.
+
+    ``instance`` has no parameters, as in CycleGAN's code; ``instance_affine`` has a scale and a shift.
+    """
     if name == "instance":
         return nn.InstanceNorm2d
+    if name == "instance_affine":
+        return functools.partial(nn.InstanceNorm2d, affine=True)
     if name == "batch":
         return nn.BatchNorm2d
     return lambda channels: nn.Identity()
@@ -70,26 +78,104 @@ def _fold(gradient: Tensor, dim: int, width: int) -> Tensor:
     return folded
 
 
+def padding_layer(name: PaddingName) -> nn.Module:
+    """One pixel at each border: mirrored, repeated or 0."""
+    if name == "reflect":
+        return ReflectionPad(1)
+    return nn.ReplicationPad2d(1) if name == "replicate" else nn.ZeroPad2d(1)
+
+
+class Dropout(nn.Module):
+    """Half of the values become 0 and the others double while training (Srivastava et al. 2014).
+
+    All images of a batch share the mask, and a step seeds it by its number (``training/step.py``): what is
+    dropped depends neither on the number of processes nor on what ran before.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return x
+        return x * F.dropout(torch.ones_like(x[:1]), 0.5)
+
+
+def blur_downsample(channels: int) -> nn.Conv2d:
+    """Every second pixel of the image blurred with [1, 2, 1]: no aliasing (Zhang 2019, as in CUT's code)."""
+    layer = nn.Conv2d(
+        channels, channels, 3, stride=2, padding=1, groups=channels, bias=False, padding_mode="reflect"
+    )
+    return _fixed(layer, _binomial((1, 2, 1), channels))
+
+
+def blur_upsample(channels: int) -> nn.ConvTranspose2d:
+    """Twice the height and width: zeros between the pixels, blurred with [1, 3, 3, 1] (as in CUT's code).
+
+    The image comes with one more pixel at each border, which is used up.
+    """
+    layer = nn.ConvTranspose2d(channels, channels, 4, stride=2, padding=3, groups=channels, bias=False)
+    return _fixed(layer, 4 * _binomial((1, 3, 3, 1), channels))
+
+
+def _fixed(layer: nn.Module, weight: Tensor) -> Any:
+    """The layer with a weight that is neither trained nor saved."""
+    del layer.weight
+    layer.register_buffer("weight", weight, persistent=False)
+    return layer
+
+
+def _binomial(row: tuple[int, ...], channels: int) -> Tensor:
+    """The square filter row^T row with sum 1, for each channel: (channels, 1, len(row), len(row))."""
+    weights = torch.tensor(row, dtype=torch.float32)
+    square = torch.outer(weights, weights)
+    return (square / square.sum()).expand(channels, 1, -1, -1).clone()
+
+
+# What enlarges, and whether the convolution after it mirrors the borders or sees zeros there.
+_RESIZES = {
+    "resize": ("nearest", True),
+    "resize_zero": ("nearest", False),
+    "bilinear": ("bilinear", True),
+    "bilinear_zero": ("bilinear", False),
+}
+
+
 def upsample_layers(name: UpsampleName, inputs: int, outputs: int, bias: bool) -> list[nn.Module]:
     """Layers that double height and width.
 
     ``transpose`` is the paper's fractionally-strided convolution; ``resize`` repeats pixels and
     convolves, so that every output pixel sees as many inputs as its neighbour: no checkerboard
-    (Odena et al. 2016).
+    (Odena et al. 2016). ``bilinear`` interpolates in place of repeating, ``..._zero`` pads with zeros,
+    ``blur`` is CUT's.
     """
     if name == "transpose":
         return [nn.ConvTranspose2d(inputs, outputs, 3, stride=2, padding=1, output_padding=1, bias=bias)]
-    return [
-        nn.Upsample(scale_factor=2, mode="nearest"),
-        ReflectionPad(1),
-        nn.Conv2d(inputs, outputs, 3, bias=bias),
-    ]
+    if name == "blur":
+        return [
+            nn.ReplicationPad2d(1),
+            blur_upsample(inputs),
+            nn.Conv2d(inputs, outputs, 3, padding=1, bias=bias),
+        ]
+    mode, mirrors = _RESIZES[name]
+    enlarge = nn.Upsample(scale_factor=2, mode=mode)
+    if mirrors:
+        return [enlarge, ReflectionPad(1), nn.Conv2d(inputs, outputs, 3, bias=bias)]
+    return [enlarge, nn.Conv2d(inputs, outputs, 3, padding=1, bias=bias)]
+
+
+def downsample_layers(
+    name: DownsampleName, inputs: int, outputs: int, norm: NormName, bias: bool
+) -> list[nn.Module]:
+    """Layers that halve height and width: a strided convolution, or CUT's plain one and a blur."""
+    convolution = nn.Conv2d(inputs, outputs, 3, stride=2 if name == "stride" else 1, padding=1, bias=bias)
+    layers = [convolution, norm_layer(norm)(outputs), nn.ReLU(inplace=True)]
+    return layers if name == "stride" else [*layers, blur_downsample(outputs)]
 
 
 def initialize(network: nn.Module, std: float = 0.02) -> nn.Module:
     """Draw weights from N(0, 0.02), biases 0 (CycleGAN §7.1); batch norm scales from N(1, 0.02)."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            if not isinstance(module.weight, nn.Parameter):  # a fixed filter
+                continue
             nn.init.normal_(module.weight, 0.0, std)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)

@@ -3,27 +3,33 @@
 from torch import Tensor, nn
 
 from cyclegan.networks.layers import (
+    DownsampleName,
+    Dropout,
     NormName,
+    PaddingName,
     ReflectionPad,
     UpsampleName,
+    downsample_layers,
     has_own_shift,
     norm_layer,
+    padding_layer,
     upsample_layers,
 )
 
 
 class ResnetBlock(nn.Module):
-    """x + F(x), F two 3x3 convolutions with reflection padding."""
+    """x + F(x), F two padded 3x3 convolutions."""
 
-    def __init__(self, channels: int, norm: NormName) -> None:
+    def __init__(self, channels: int, norm: NormName, padding: PaddingName, dropout: bool) -> None:
         super().__init__()
         bias = not has_own_shift(norm)
         self.block = nn.Sequential(
-            ReflectionPad(1),
+            padding_layer(padding),
             nn.Conv2d(channels, channels, 3, bias=bias),
             norm_layer(norm)(channels),
             nn.ReLU(inplace=True),
-            ReflectionPad(1),
+            *([Dropout()] if dropout else []),
+            padding_layer(padding),
             nn.Conv2d(channels, channels, 3, bias=bias),
             norm_layer(norm)(channels),
         )
@@ -42,11 +48,15 @@ class ResnetGenerator(nn.Module):
         channels: of the images, in and out.
         filters: features after the first layer.
         blocks: residual blocks; the paper uses 6 at 128 px and 9 from 256 px on.
-        norm: ``instance`` as in the paper, ``batch`` or ``none``.
-        upsample: ``transpose`` as in the paper, or ``resize``, free of checkerboards.
+        norm: ``instance`` as in the paper, ``instance_affine``, ``batch`` or ``none``.
+        upsample: ``transpose`` as in the paper, ``resize``, free of checkerboards, or one of the others
+            that generators from elsewhere have (``layers.upsample_layers``).
         residual: add the layers' output to the image and clamp to [-1, 1], in place of tanh (Kupyn et al.
             2018, §4). The network then begins as the identity: much faster to a first result where A and
             B are near each other.
+        downsample: ``stride`` as in the paper, or ``blur``, free of aliasing, as in CUT.
+        padding: of the blocks: ``reflect`` as in the paper, ``replicate`` or ``zero``.
+        dropout: drop half of the values inside each block while training, as in pix2pix.
     """
 
     multiple_of = 4  # two halvings on the way down
@@ -55,8 +65,8 @@ class ResnetGenerator(nn.Module):
     def reach(self) -> int:
         """How many pixels away an output pixel looks in any direction, norms' statistics aside."""
         blocks = sum(isinstance(layer, ResnetBlock) for layer in self.layers)
-        # 3 + 3 for the 7x7 ends, 1 + 2 going down, 4 + 2 going up, two 3x3 at a quarter in each block.
-        return 16 + 8 * blocks
+        # 3 + 3 for the 7x7 ends, up to 7 going down and 11 going up (blur), two 3x3 at a quarter a block.
+        return 24 + 8 * blocks
 
     def __init__(
         self,
@@ -66,6 +76,9 @@ class ResnetGenerator(nn.Module):
         norm: NormName = "instance",
         upsample: UpsampleName = "transpose",
         residual: bool = False,
+        downsample: DownsampleName = "stride",
+        padding: PaddingName = "reflect",
+        dropout: bool = False,
     ) -> None:
         super().__init__()
         bias = not has_own_shift(norm)
@@ -77,12 +90,8 @@ class ResnetGenerator(nn.Module):
             nn.ReLU(inplace=True),
         ]
         for width in (filters, 2 * filters):
-            layers += [
-                nn.Conv2d(width, 2 * width, 3, stride=2, padding=1, bias=bias),
-                new_norm(2 * width),
-                nn.ReLU(inplace=True),
-            ]
-        layers += [ResnetBlock(4 * filters, norm) for _ in range(blocks)]
+            layers += downsample_layers(downsample, width, 2 * width, norm, bias)
+        layers += [ResnetBlock(4 * filters, norm, padding, dropout) for _ in range(blocks)]
         for width in (4 * filters, 2 * filters):
             layers += [
                 *upsample_layers(upsample, width, width // 2, bias),

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from cyclegan import chance
 from cyclegan.config import TrainSettings
+from cyclegan.errors import BadInput
 from cyclegan.networks import build
 from cyclegan.networks.layers import initialize
 from cyclegan.training.image_pool import ImagePool
@@ -28,6 +29,11 @@ def build_networks(settings: TrainSettings) -> dict[str, nn.Module]:
             torch.manual_seed(chance.seed_for(settings.seed, f"weights {name}", 0) % 2**63)
             network = build(kind, chosen.pop("name"), {"channels": settings.data.channels, **chosen})
             networks[name] = initialize(network)
+        if kind == "generator" and settings.size % network.multiple_of:
+            raise BadInput(
+                f"size: must be a multiple of {network.multiple_of} for the generator "
+                f"{settings.generator.name!r}, not {settings.size}"
+            )
     return networks
 
 
@@ -76,6 +82,9 @@ class CycleGANStep:
         fakes = []
         self.optimizer_G.zero_grad()
         for batch, synchronize in self._parts(parts, self.generators):
+            # Dropout draws from torch's own generator; every process, and every part, draws this step's mask.
+            step = int(batch["position"][0]) // self.settings.batch_size
+            torch.manual_seed(chance.seed_for(self.settings.seed, "dropout", step) % 2**63)
             with synchronize:
                 total, found, fake_a, fake_b = self.generators(batch["real_a"], batch["real_b"], D_A, D_B)
                 self.accelerator.backward(total / len(parts))

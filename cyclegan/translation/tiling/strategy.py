@@ -48,7 +48,7 @@ def translate_bands(
         BadInput: the method cannot be used with this network, or there is no room for it.
     """
     device = next(network.parameters()).device
-    per_pixel = bytes_per_pixel(network, channels, max(64, 4 * multiple_of))
+    per_pixel = bytes_per_pixel(network, channels, max(64, multiple_of))
     free = available_bytes(device)
     if _is_whole(source, tiling, per_pixel, free):
         yield _at_once(network, source, multiple_of)
