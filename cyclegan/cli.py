@@ -13,6 +13,7 @@ VERBS = {
     "train": ("train [DOMAIN] [options]", "train both generators on a domain or on own folders"),
     "translate": ("translate GENERATOR INPUT OUTPUT", "translate a picture or a folder"),
     "evaluate": ("evaluate GENERATOR_OR_RUN", "judge a generator on held-out images"),
+    "export": ("export GENERATOR OUT.onnx|OUT.pt2", "write a generator for other programs"),
     "data": ("data list|prepare|verify [DOMAIN]", "see, fetch and check the known domains"),
 }
 
