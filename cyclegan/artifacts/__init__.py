@@ -2,7 +2,6 @@
 
 from cyclegan.artifacts.generator import (
     CONFIG,
-    MODEL_CARD,
     WEIGHTS,
     GeneratorConfig,
     NetworkConfig,
@@ -12,6 +11,7 @@ from cyclegan.artifacts.generator import (
     read_config,
     save_generator,
 )
+from cyclegan.artifacts.model_card import MODEL_CARD
 
 __all__ = [
     "CONFIG",
