@@ -3,12 +3,15 @@
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from cyclegan.arguments import parse, print_json
 from cyclegan.errors import BadInput
+
+if TYPE_CHECKING:
+    from cyclegan.translation.backends import BackendName, Precision
 
 
 def translate(args: list[str]) -> int:
@@ -18,25 +21,37 @@ def translate(args: list[str]) -> int:
         output: Annotated[Path, tyro.conf.Positional],
         size: int | None = None,
         quality: int = 95,
+        backend: Literal["auto", "torch", "onnx", "openvino"] = "auto",
+        precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
         json: bool = False,
     ) -> Callable[[], int]:
         """Translate a picture or a folder of pictures.
 
         Args:
-            generator: folder of a saved generator, such as runs/<domain>/<run>/generators/G_AB
+            generator: folder of a saved generator, such as runs/<domain>/<run>/generators/G_AB; an exported
+                .onnx file; or owner/name on the Hugging Face Hub
             input: a picture, or a folder that is walked recursively
             output: where the translations go; a folder's tree and names are kept
             size: translate at SIZE x SIZE and resize back; default is each picture's own size
             quality: of JPEG and WebP, 1 to 100
+            backend: what computes; auto is the fastest that is installed for as many pictures
+            precision: of the arithmetic; auto is the fastest here, fp32 is exact
             json: end with one line of JSON
         """
-        return lambda: _translate(generator, input, output, size, quality, json)
+        return lambda: _translate(generator, input, output, size, quality, backend, precision, json)
 
     return parse(command, args, "cyclegan translate")()
 
 
 def _translate(
-    generator: Path, source: Path, target: Path, size: int | None, quality: int, as_json: bool
+    generator: Path,
+    source: Path,
+    target: Path,
+    size: int | None,
+    quality: int,
+    backend: "BackendName",
+    precision: "Precision",
+    as_json: bool,
 ) -> int:
     if not 1 <= quality <= 100:
         raise BadInput(f"--quality: must be 1 to 100, not {quality}")
@@ -45,10 +60,13 @@ def _translate(
     from rich.progress import Progress
 
     from cyclegan.translation import Translator
+    from cyclegan.translation.backends import pick_backend
     from cyclegan.translation.folder import plan, translate_files
 
     pairs = plan(source, target)
-    translator = Translator.from_pretrained(generator)
+    if backend == "auto":
+        backend = pick_backend(generator, precision, len(pairs))
+    translator = Translator.from_pretrained(generator, None, backend, precision)
     failed = []
     with Progress(transient=True, disable=not sys.stderr.isatty()) as bar:
         for item in bar.track(translate_files(translator, pairs, size, quality), total=len(pairs)):
@@ -59,7 +77,8 @@ def _translate(
         print(f"cyclegan translate: {item.error}", file=sys.stderr)
     if as_json:
         errors = {str(item.source): item.error for item in failed}
-        print_json({"translated": done, "failed": errors, "output": str(target)})
+        computed = {"backend": translator.backend.name, "precision": translator.backend.precision}
+        print_json({"translated": done, "failed": errors, "output": str(target), **computed})
     else:
         left = f", {len(failed)} could not be (see above)" if failed else ""
         print(f"Translated {done} of {len(pairs)} images into {target}{left}.")

@@ -8,9 +8,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from cyclegan.artifacts import GeneratorConfig, load_generator
+from cyclegan.artifacts import GeneratorConfig
 from cyclegan.images import MAX_PIXELS, from_tensor, read_image, resize, to_tensor, write_image
-from cyclegan.networks.inference import inference_device, translate
+from cyclegan.networks.inference import translate
+from cyclegan.translation.backends import Backend, BackendName, Precision, TorchBackend, open_backend
 
 AnyImage = TypeVar("AnyImage", Image.Image, np.ndarray, Tensor)
 
@@ -20,26 +21,40 @@ class Translator:
 
     Args:
         network: maps (N, C, H, W) in [-1, 1] to the same shape, H and W multiples of
-            ``config.multiple_of``.
+            ``config.multiple_of``: a torch module, computed at fp32, or a ``Backend``.
         config: what the generator says of itself.
-        device: where to compute; default the fastest there is.
+        device: where a module is to compute; default the fastest there is.
     """
 
     def __init__(
-        self, network: nn.Module, config: GeneratorConfig, device: torch.device | str | None = None
+        self, network: nn.Module | Backend, config: GeneratorConfig, device: torch.device | str | None = None
     ) -> None:
-        self.device = inference_device() if device is None else torch.device(device)
-        self.network = network.to(self.device).eval()
+        is_module = isinstance(network, nn.Module)
+        self.backend = TorchBackend(network, config, device, "fp32") if is_module else network
+        self.device = self.backend.device
         self.config = config
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, device: torch.device | str | None = None) -> "Translator":
-        """Load a generator's folder (model.safetensors and config.json).
+    def from_pretrained(
+        cls,
+        generator: str | Path,
+        device: torch.device | str | None = None,
+        backend: BackendName = "torch",
+        precision: Precision = "auto",
+    ) -> "Translator":
+        """Load a saved generator.
+
+        Args:
+            generator: its folder (model.safetensors and config.json), or an exported .onnx file.
+            device: where torch is to compute; default the fastest there is.
+            backend: what computes (``open_backend``).
+            precision: ``auto`` is the fastest that the machine and the backend have; ``fp32`` is exact.
 
         Raises:
-            BadInput: the folder does not hold a whole generator.
+            BadInput: there is no whole generator, or the backend is not to be had.
         """
-        return cls(*load_generator(Path(folder)), device)
+        opened = open_backend(Path(generator), backend, precision, device)
+        return cls(opened, opened.config)
 
     def __call__(self, image: AnyImage, size: int | None = None) -> AnyImage:
         """Translate one image, or a batch of tensors.
@@ -63,7 +78,7 @@ class Translator:
         return Image.fromarray(result[:, :, 0] if result.shape[2] == 1 else result)
 
     def _tensor(self, images: Tensor) -> Tensor:
-        return translate(self.network, images.to(self.device), self.config.multiple_of).to(images.device)
+        return translate(self.backend, images.to(self.device), self.config.multiple_of).to(images.device)
 
     def _pixels(self, pixels: np.ndarray, size: int | None) -> np.ndarray:
         height, width = pixels.shape[:2]
