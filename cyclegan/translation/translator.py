@@ -9,6 +9,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from cyclegan.artifacts import GeneratorConfig
+from cyclegan.artifacts.hub import copy_generator, locate, upload
+from cyclegan.errors import BadInput
 from cyclegan.images import MAX_PIXELS, from_tensor, read_image, resize, to_tensor, write_image
 from cyclegan.networks.inference import translate
 from cyclegan.translation.backends import Backend, BackendName, Precision, TorchBackend, open_backend
@@ -33,6 +35,7 @@ class Translator:
         self.backend = TorchBackend(network, config, device, "fp32") if is_module else network
         self.device = self.backend.device
         self.config = config
+        self.folder: Path | None = None
 
     @classmethod
     def from_pretrained(
@@ -45,7 +48,8 @@ class Translator:
         """Load a saved generator.
 
         Args:
-            generator: its folder (model.safetensors and config.json), or an exported .onnx file.
+            generator: its folder (model.safetensors and config.json), an id on the Hugging Face Hub
+                (``owner/name``), or an exported .onnx file.
             device: where torch is to compute; default the fastest there is.
             backend: what computes (``open_backend``).
             precision: ``auto`` is the fastest that the machine and the backend have; ``fp32`` is exact.
@@ -53,8 +57,37 @@ class Translator:
         Raises:
             BadInput: there is no whole generator, or the backend is not to be had.
         """
-        opened = open_backend(Path(generator), backend, precision, device)
-        return cls(opened, opened.config)
+        path = locate(generator)
+        opened = open_backend(path, backend, precision, device)
+        translator = cls(opened, opened.config)
+        translator.folder = path if path.is_dir() else None
+        return translator
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the generator as a folder that ``from_pretrained`` and the Hub take.
+
+        Raises:
+            BadInput: it was not loaded from a folder or from the Hub.
+        """
+        copy_generator(self._own_folder(), Path(folder))
+
+    def push_to_hub(self, repo_id: str, private: bool = False, token: str | None = None) -> str:
+        """Upload the generator and its model card to the Hugging Face Hub; returns its address there.
+
+        Args:
+            repo_id: ``owner/name``; made when it is not there yet.
+            private: whether a new one is to be seen by its owner only.
+            token: of the account; default the one that ``hf auth login`` stored.
+
+        Raises:
+            BadInput: it was not loaded from a folder or from the Hub, or the Hub refuses.
+        """
+        return upload(self._own_folder(), repo_id, private, token)
+
+    def _own_folder(self) -> Path:
+        if self.folder is None:
+            raise BadInput("only a generator that was loaded from a folder or from the Hub can be saved")
+        return self.folder
 
     def __call__(self, image: AnyImage, size: int | None = None) -> AnyImage:
         """Translate one image, or a batch of tensors.
