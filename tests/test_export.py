@@ -151,6 +151,17 @@ def test_a_file_that_differs_from_torch_is_not_written(generator, tmp_path, monk
     assert list((tmp_path / "out").iterdir()) == []
 
 
+def test_a_network_may_narrow_to_one_pixel(generator):
+    """As U-Nets do on their smallest images; torch.export would refuse that size afterwards."""
+    layers = [torch.nn.Conv2d(3, 4, 4, 4), torch.nn.Conv2d(4, 4, 4, 4)]
+    network = torch.nn.Sequential(*layers, torch.nn.ConvTranspose2d(4, 3, 16, 16)).eval()
+    config = load_generator(generator)[1].model_copy(update={"multiple_of": 16})
+    run = export._program(network, config).module()
+    for shape in [(1, 3, 16, 16), (2, 3, 16, 48)]:
+        images = torch.rand(shape)
+        assert torch.allclose(run(images), network(images), atol=1e-6)
+
+
 MISTAKES = {
     "GEN g.txt": "g.txt: must end with .onnx or .pt2",
     "GEN g.pt2 --precision int8": "int8 is for .onnx files",

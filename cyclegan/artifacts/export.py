@@ -12,6 +12,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.fx.experimental import _config as fx_config
 
 from cyclegan import __version__
 from cyclegan.artifacts.generator import CONFIG, WEIGHTS, GeneratorConfig, load_generator
@@ -160,10 +161,17 @@ def _program(network: nn.Module, config: GeneratorConfig) -> torch.export.Export
     example = torch.zeros(2, config.channels, (smallest + 1) * step, (smallest + 2) * step)
     height, width = (torch.export.Dim(name, min=smallest) for name in ("height", "width"))
     shapes = {0: torch.export.Dim("batch", min=1), 2: step * height, 3: step * width}
-    program = torch.export.export(network, (example,), dynamic_shapes=(shapes,), strict=False)
+    with _any_size():
+        program = torch.export.export(network, (example,), dynamic_shapes=(shapes,), strict=False)
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # paths of the machine that it was exported on
     return program
+
+
+def _any_size() -> contextlib.AbstractContextManager[None]:
+    """Let a layer be one pixel wide, as a U-Net's narrowest is, which torch takes for a case of its own."""
+    known = hasattr(fx_config, "backed_size_oblivious")  # torch 2.6 has no such setting
+    return fx_config.patch(backed_size_oblivious=True) if known else contextlib.nullcontext()
 
 
 def check_images(config: GeneratorConfig) -> list[Tensor]:
