@@ -6,6 +6,7 @@ PROCESSES  ?= 1
 GENERATOR  ?= $(lastword $(sort $(wildcard runs/$(DOMAIN)/*/generators/G_$(subst to,,$(DIRECTION)))))
 INPUT      ?= datasets/$(DOMAIN)/test$(firstword $(subst to, ,$(DIRECTION)))
 OUTPUT     ?= outputs/$(DOMAIN)/$(DIRECTION)
+BENCH      ?= step translate
 ARGS       ?=
 
 VENV  := .venv
@@ -62,8 +63,8 @@ lint: $(STAMP) ## check style and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-bench: $(STAMP) ## measure a training step on this machine
-	$(BIN)/python benchmarks/step.py $(ARGS)
+bench: $(STAMP) ## measure a training step and translation (BENCH='step translate') on this machine
+	@for name in $(BENCH); do $(BIN)/python benchmarks/$$name.py $(ARGS) || exit; done
 
 clean: ## remove .venv and caches; datasets/ and runs/ stay
 	rm -rf $(VENV) .pytest_cache .ruff_cache build dist *.egg-info

@@ -1,7 +1,9 @@
 """What bad input gets: one line that names the file or the setting, and the remedy."""
 
 import difflib
+import importlib
 from collections.abc import Iterable
+from types import ModuleType
 
 
 class BadInput(Exception):
@@ -12,3 +14,15 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """A ready clause such as ``; did you mean 'batch_size'?``, or nothing when no name is near."""
     found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f"; did you mean {found[0]!r}?" if found else ""
+
+
+def optional(package: str, extra: str, purpose: str) -> ModuleType:
+    """A package that only an extra brings.
+
+    Raises:
+        BadInput: it is not installed.
+    """
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise BadInput(f"{purpose} needs {package}: pip install 'cyclegan[{extra}]'") from error

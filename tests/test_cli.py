@@ -25,11 +25,11 @@ def call(capsys, *args):
 def test_the_overview_names_every_command(capsys):
     status, out, _ = call(capsys, "--help")
     assert status == 0
-    for verb in ("train", "translate", "convert", "evaluate", "data"):
+    for verb in ("train", "translate", "convert", "export", "inspect", "evaluate", "data"):
         assert f"cyclegan {verb} " in out
 
 
-@pytest.mark.parametrize("verb", ["train", "translate", "convert", "evaluate", "data"])
+@pytest.mark.parametrize("verb", ["train", "translate", "convert", "export", "inspect", "evaluate", "data"])
 def test_every_command_has_help(capsys, verb):
     status, out, _ = call(capsys, verb, "--help")
     assert status == 0
@@ -68,14 +68,19 @@ def test_train_translate_evaluate(tiny, here, small_domain, capsys):
         text=True,
         check=True,
     )
-    report = json.loads(done.stdout)
-    assert report.pop("images_per_s") > 0
-    assert report == {"translated": 6, "kept": 0, "failed": {}, "output": str(target)}
+    said = json.loads(done.stdout)
+    assert said.pop("backend") == "torch" and said.pop("precision") in ("fp32", "bf16")
+    assert said.pop("images_per_s") > 0
+    assert said == {"translated": 6, "kept": 0, "failed": {}, "output": str(target)}
     status, out, _ = call(capsys, "evaluate", generator, "--json")
     assert status == 0
     report = json.loads(out)
     assert set(report["metrics"]) == {"kid_vgg19", "vgg19_distance_to_truth"}
     assert set(report["metrics"]["kid_vgg19"]) == {"name", "translated", "untranslated", "floor"}
+    # What was found is kept beside the weights, and in the model card, which shows examples as well.
+    assert json.loads((here / generator / "metrics.json").read_text())["metrics"] == report["metrics"]
+    card = (here / generator / "README.md").read_text()
+    assert f"{report['metrics']['kid_vgg19']['translated']:.4g} |" in card and "(examples.png)" in card
     status, out, _ = call(
         capsys, "evaluate", str(here / generator).rsplit("/generators", 1)[0], "--direction", "BtoA"
     )

@@ -38,7 +38,7 @@ def test_a_run_leaves_what_the_design_says(tiny):
     assert [p.name for p in checkpoints(run / "checkpoints")] == ["step-00000002", "step-00000004"]
     for name in ("G_AB", "G_BA"):
         found = {p.name for p in (run / "generators" / name).iterdir()}
-        assert found == {"model.safetensors", "config.json", "README.md"}
+        assert found == {"model.safetensors", "config.json", "README.md", "examples.png"}
     assert sorted(p.name for p in (run / "translated").iterdir()) == ["AtoB", "BtoA"]
     assert len(list((run / "translated" / "AtoB").iterdir())) == 3
     assert not [p for p in run.rglob("*") if p.name.endswith((".part", ".old"))]

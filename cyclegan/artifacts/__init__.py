@@ -2,7 +2,6 @@
 
 from cyclegan.artifacts.generator import (
     CONFIG,
-    MODEL_CARD,
     WEIGHTS,
     ConvertedFrom,
     GeneratorConfig,
@@ -13,6 +12,7 @@ from cyclegan.artifacts.generator import (
     read_config,
     save_generator,
 )
+from cyclegan.artifacts.model_card import MODEL_CARD
 
 __all__ = [
     "CONFIG",

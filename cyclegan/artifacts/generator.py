@@ -14,11 +14,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from cyclegan import __version__
+from cyclegan.artifacts.model_card import write_card
 from cyclegan.config import Frozen, explain
 from cyclegan.errors import BadInput
 from cyclegan.networks import build
 
-WEIGHTS, CONFIG, MODEL_CARD = "model.safetensors", "config.json", "README.md"
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
 
 class NetworkConfig(Frozen):
@@ -67,7 +68,7 @@ def save_generator(folder: Path, state: dict[str, Tensor], config: GeneratorConf
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
         save_file(tensors, partial / WEIGHTS, metadata={"format": "pt"})
         (partial / CONFIG).write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        (partial / MODEL_CARD).write_text(_model_card(config), encoding="utf-8")
+        write_card(partial, config)
 
 
 @contextlib.contextmanager
@@ -134,50 +135,6 @@ def load_generator(folder: Path) -> tuple[nn.Module, GeneratorConfig]:
         findings = " ".join(str(error).split())
         raise BadInput(f"{folder / WEIGHTS}: does not fit {CONFIG} ({findings})") from error
     return network.eval().requires_grad_(False), config
-
-
-def _model_card(config: GeneratorConfig) -> str:
-    arguments = ", ".join(f"{key} {value}" for key, value in config.network.arguments.items())
-    size = f"{config.size}x{config.size}" if config.size else "an unknown size"
-    kind = "An image-to-image" if config.converted_from else "A CycleGAN"
-    licences = "\n".join(f"- {side}: {licence}" for side, licence in sorted(config.licences.items()))
-    return f"""---
-library_name: cyclegan
-pipeline_tag: image-to-image
-tags: [cyclegan, unpaired-image-to-image]
----
-# {config.source} to {config.target}
-
-{kind} generator of the domain `{config.domain}`, direction {config.direction}. What it gives is
-made by a machine.
-
-- Network: {config.network.name} ({arguments})
-- Images: {config.channels} channel(s), values {config.value_range[0]:g} to {config.value_range[1]:g},
-  trained at {size}; height and width are padded to multiples of {config.multiple_of}
-{_history(config)}
-
-## Licences of the training images{" and of the generator" if "generator" in config.licences else ""}
-{licences}
-
-## Use
-```
-cyclegan translate THIS_FOLDER photos/ translated/
-```
-"""
-
-
-def _history(config: GeneratorConfig) -> str:
-    origin = config.converted_from
-    if origin is None:
-        return (
-            f"- Training: {config.steps:,} steps, {config.images_seen:,} images of A, seed {config.seed},\n"
-            f"  cyclegan {config.cyclegan_version}, weights averaged over the run (EMA)"
-        )
-    lines = [
-        "- Training: elsewhere; how, and on which images, is not known here",
-        f"- Converted from `{origin.file}` (SHA-256 {origin.sha256}) by cyclegan {config.cyclegan_version}",
-    ]
-    return "\n".join([*lines, *(f"- Taken as given: {note}" for note in origin.notes)])
 
 
 def network_arguments(network: nn.Module, chosen: dict[str, Any]) -> dict[str, Any]:

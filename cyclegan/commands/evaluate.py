@@ -1,5 +1,6 @@
 """cyclegan evaluate."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
@@ -38,4 +39,8 @@ def _evaluate(path: Path, data: str | None, direction: str | None, as_json: bool
         print_json(report.as_json())
     else:
         report.show()
+    try:
+        report.keep()
+    except OSError as error:
+        print(f"cyclegan evaluate: not kept in {report.generator} ({error.strerror})", file=sys.stderr)
     return 0

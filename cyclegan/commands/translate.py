@@ -4,7 +4,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -15,6 +15,9 @@ from cyclegan.translation.options import FolderOptions, Format
 if TYPE_CHECKING:
     from cyclegan.translation.folder import FolderTranslation, Summary
     from cyclegan.translation.signing import Signer
+
+if TYPE_CHECKING:
+    from cyclegan.translation.backends import BackendName, Precision
 
 
 def translate(args: list[str]) -> int:
@@ -31,12 +34,15 @@ def translate(args: list[str]) -> int:
         sign_cert: Path | None = None,
         sign_key: Path | None = None,
         sign_tsa: str | None = None,
+        backend: Literal["auto", "torch", "onnx", "openvino"] = "auto",
+        precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
         json: bool = False,
     ) -> Callable[[], int]:
         """Translate a picture or a folder of pictures. Killed and called again, it goes on.
 
         Args:
-            generator: folder of a saved generator, such as runs/<domain>/<run>/generators/G_AB
+            generator: folder of a saved generator, such as runs/<domain>/<run>/generators/G_AB; an exported
+                .onnx file; or owner/name on the Hugging Face Hub
             input: a picture, a folder (walked recursively), a quoted glob such as 'photos/**/*.jpg', or a
                 .txt file with one path a line
             output: where the translations go; a folder's tree and names are kept, and manifest.jsonl says
@@ -51,6 +57,8 @@ def translate(args: list[str]) -> int:
             sign_cert: sign each file (C2PA) by this chain of certificates, PEM, the signer's own first
             sign_key: the signer's private key (PEM)
             sign_tsa: address of a timestamp authority; without one nothing goes over the network
+            backend: what computes; auto is the fastest that is installed for as many pictures
+            precision: of the arithmetic; auto is the fastest here, fp32 is exact
             json: end with one line of JSON
         """
         signing = (sign_cert, sign_key, sign_tsa)
@@ -58,7 +66,7 @@ def translate(args: list[str]) -> int:
         def options() -> FolderOptions:
             return FolderOptions(size, format, quality, batch_size, overwrite, label, _signer(*signing))
 
-        return lambda: _translate(generator, input, output, options(), json)
+        return lambda: _translate(generator, input, output, options(), backend, precision, json)
 
     return parse(command, args, "cyclegan translate")()
 
@@ -74,13 +82,25 @@ def _signer(cert: Path | None, key: Path | None, tsa: str | None) -> "Signer | N
     return Signer.load(cert, key, tsa)
 
 
-def _translate(generator: Path, source: Path, target: Path, options: FolderOptions, as_json: bool) -> int:
+def _translate(
+    generator: Path,
+    source: Path,
+    target: Path,
+    options: FolderOptions,
+    backend: "BackendName",
+    precision: "Precision",
+    as_json: bool,
+) -> int:
     from cyclegan.translation import Translator
+    from cyclegan.translation.backends import pick_backend
     from cyclegan.translation.folder import FolderTranslation
+    from cyclegan.translation.plan import plan
     from cyclegan.translation.shares import Share
 
     share = Share.of_environment()
-    translator = Translator.from_pretrained(generator, share.device())
+    if backend == "auto":
+        backend = pick_backend(generator, precision, len(plan(source, target, options.format)))
+    translator = Translator.from_pretrained(generator, share.device(), backend, precision)
     work = FolderTranslation(translator, source, target, options, share)
     _go_through(work)
     if work.summary is None:  # another process speaks for all
@@ -91,7 +111,9 @@ def _translate(generator: Path, source: Path, target: Path, options: FolderOptio
     if options.label and bare:
         print(f"cyclegan translate: BMP has no place for a label; {bare} go without", file=sys.stderr)
     if as_json:
-        print_json({**_figures(work.summary), "failed": work.summary.failed, "output": str(target)})
+        computed = {"backend": translator.backend.name, "precision": translator.backend.precision}
+        said = {"failed": work.summary.failed, "output": str(target), **computed}
+        print_json({**_figures(work.summary), **said})
     else:
         print(_sentence(work.summary, target))
     return 1 if work.summary.failed else 0

@@ -7,7 +7,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from cyclegan.artifacts import CONFIG, load_generator
+from cyclegan.artifacts import CONFIG, load_generator, read_config
+from cyclegan.artifacts.model_card import add_metrics
 from cyclegan.config import DataSettings, TrainSettings, read_yaml, validated
 from cyclegan.datasets.domain import Domain, open_domain
 from cyclegan.errors import BadInput
@@ -33,6 +34,11 @@ class Report:
             "images": self.images,
             "metrics": {figure.name: asdict(figure) for figure in self.figures},
         }
+
+    def keep(self) -> None:
+        """Beside the generator's weights and in its model card."""
+        found = {key: value for key, value in self.as_json().items() if key != "generator"}
+        add_metrics(self.generator, read_config(self.generator), found)
 
     def show(self) -> None:
         table = Table("metric (lower is better)", "translated", "untranslated", "floor")

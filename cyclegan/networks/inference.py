@@ -1,8 +1,10 @@
 """A generator on images of any size."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 
 def inference_device() -> torch.device:
@@ -13,7 +15,7 @@ def inference_device() -> torch.device:
 
 
 @torch.inference_mode()
-def translate(network: nn.Module, images: Tensor, multiple_of: int) -> Tensor:
+def translate(network: Callable[[Tensor], Tensor], images: Tensor, multiple_of: int) -> Tensor:
     """Any (N, C, H, W) in [-1, 1] through a network that needs multiples; the result is cropped back."""
     height, width = images.shape[-2:]
     return network(pad(images, multiple_of))[..., :height, :width]

@@ -1,5 +1,6 @@
 """Parts that several networks share: normalization, padding, resampling, dropout, initial weights."""
 
+import contextlib
 import functools
 from collections.abc import Callable
 from typing import Any, Literal
@@ -47,11 +48,17 @@ class ReflectionPad(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if x.requires_grad and x.device.type == "cpu":
             return _MirrorBorders.apply(x, self.width)
-        with torch.autocast(x.device.type, enabled=False):
-            return F.pad(x, (self.width,) * 4, mode="reflect")
+        return _mirror_borders(x, self.width)
 
     def extra_repr(self) -> str:
         return str(self.width)
+
+
+def _mirror_borders(x: Tensor, width: int) -> Tensor:
+    # Entered only under autocast, so that an exported graph is free of it.
+    keep = torch.autocast(x.device.type, enabled=False) if torch.is_autocast_enabled(x.device.type) else None
+    with keep or contextlib.nullcontext():
+        return F.pad(x, (width,) * 4, mode="reflect")
 
 
 class _MirrorBorders(torch.autograd.Function):
@@ -60,8 +67,7 @@ class _MirrorBorders(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, width: int) -> Tensor:
         ctx.width = width
-        with torch.autocast(x.device.type, enabled=False):
-            return F.pad(x, (width,) * 4, mode="reflect")
+        return _mirror_borders(x, width)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:

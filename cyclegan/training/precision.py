@@ -1,10 +1,9 @@
 """Which floating-point format a run computes in."""
 
-from pathlib import Path
-
 import torch
 
 from cyclegan.errors import BadInput
+from cyclegan.networks.deployed import cpu_has_bf16, gpu_half_format
 
 
 def resolve_precision(wanted: str) -> str:
@@ -21,13 +20,5 @@ def resolve_precision(wanted: str) -> str:
     if wanted != "auto":
         return wanted
     if on_gpu:
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+        return gpu_half_format()
     return "bf16" if cpu_has_bf16() else "no"
-
-
-def cpu_has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Whether the processor multiplies bf16 itself (AVX512-BF16 or AMX); elsewhere it is emulated, slowly."""
-    if not cpuinfo.exists():
-        return False
-    flags = cpuinfo.read_text().split()
-    return "avx512_bf16" in flags or "amx_bf16" in flags

@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from cyclegan.artifacts import CONFIG, WEIGHTS, GeneratorConfig, load_generator
+from cyclegan.artifacts import CONFIG, GeneratorConfig
+from cyclegan.artifacts.hub import copy_generator, locate, upload
 from cyclegan.datasets.fetch import sha256_of
 from cyclegan.errors import BadInput
 from cyclegan.images import (
@@ -24,7 +25,8 @@ from cyclegan.images import (
     to_pil,
     to_tensor,
 )
-from cyclegan.networks.inference import inference_device, translate
+from cyclegan.networks.inference import translate
+from cyclegan.translation.backends import Backend, BackendName, Precision, TorchBackend, open_backend
 from cyclegan.translation.folder import FolderTranslation
 from cyclegan.translation.options import FolderOptions
 from cyclegan.translation.provenance import Label
@@ -44,46 +46,89 @@ class Translator:
 
     Args:
         network: maps (N, C, H, W) in [-1, 1] to the same shape, H and W multiples of
-            ``config.multiple_of``.
+            ``config.multiple_of``: a torch module, computed at fp32, or a ``Backend``.
         config: what the generator says of itself.
-        device: where to compute; default the fastest there is.
+        device: where a module is to compute; default the fastest there is.
         label: what each file says of its origin; default what ``config`` tells.
     """
 
     def __init__(
         self,
-        network: nn.Module,
+        network: nn.Module | Backend,
         config: GeneratorConfig,
         device: torch.device | str | None = None,
         label: Label | None = None,
     ) -> None:
-        self.device = inference_device() if device is None else torch.device(device)
-        self.network = network.to(self.device).eval()
+        is_module = isinstance(network, nn.Module)
+        self.backend = TorchBackend(network, config, device, "fp32") if is_module else network
+        self.device = self.backend.device
         self.config = config
-        self.label = label or Label.of(config, None)
+        self.label = label or Label.of(config, self.backend.weights_sha256)
+        self.saved_in: Path | None = None
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, device: torch.device | str | None = None) -> "Translator":
-        """Load a generator's folder (model.safetensors and config.json).
+    def from_pretrained(
+        cls,
+        generator: str | Path,
+        device: torch.device | str | None = None,
+        backend: BackendName = "torch",
+        precision: Precision = "auto",
+    ) -> "Translator":
+        """Load a saved generator.
+
+        Args:
+            generator: its folder (model.safetensors and config.json), an id on the Hugging Face Hub
+                (``owner/name``), or an exported .onnx file.
+            device: where torch is to compute; default the fastest there is.
+            backend: what computes (``open_backend``).
+            precision: ``auto`` is the fastest that the machine and the backend have; ``fp32`` is exact.
 
         Raises:
-            BadInput: the folder does not hold a whole generator.
+            BadInput: there is no whole generator, or the backend is not to be had.
         """
-        folder = Path(folder)
-        network, config = load_generator(folder)
-        digests = (sha256_of(folder / name) for name in (WEIGHTS, CONFIG))
-        return cls(network, config, device, Label.of(config, *digests))
+        path = locate(generator)
+        opened = open_backend(path, backend, precision, device)
+        digest = sha256_of(path / CONFIG) if path.is_dir() else None
+        translator = cls(opened, opened.config, label=Label.of(opened.config, opened.weights_sha256, digest))
+        translator.saved_in = path if path.is_dir() else None
+        return translator
 
     def settings(self, options: FolderOptions) -> dict[str, Any]:
         """What besides the generator and the input decides on a file's bytes; manifest.jsonl keeps it."""
         return {
             "size": options.size,
-            "backend": "torch",
-            "precision": "fp32",
+            "backend": self.backend.name,
+            "precision": self.backend.precision,
             "tiling": "whole",
             "format": options.format,
             "quality": options.quality,
         }
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the generator as a folder that ``from_pretrained`` and the Hub take.
+
+        Raises:
+            BadInput: it was not loaded from a folder or from the Hub.
+        """
+        copy_generator(self._own_folder(), Path(folder))
+
+    def push_to_hub(self, repo_id: str, private: bool = False, token: str | None = None) -> str:
+        """Upload the generator and its model card to the Hugging Face Hub; returns its address there.
+
+        Args:
+            repo_id: ``owner/name``; made when it is not there yet.
+            private: whether a new one is to be seen by its owner only.
+            token: of the account; default the one that ``hf auth login`` stored.
+
+        Raises:
+            BadInput: it was not loaded from a folder or from the Hub, or the Hub refuses.
+        """
+        return upload(self._own_folder(), repo_id, private, token)
+
+    def _own_folder(self) -> Path:
+        if self.saved_in is None:
+            raise BadInput("only a generator that was loaded from a folder or from the Hub can be saved")
+        return self.saved_in
 
     def __call__(self, image: AnyImage, size: int | None = None) -> AnyImage:
         """Translate one image, or a batch of tensors.
@@ -155,7 +200,7 @@ class Translator:
 
     def network_on(self, images: Tensor) -> Tensor:
         """(N, C, H, W) in [-1, 1] translated, at its size and on its device."""
-        return translate(self.network, images.to(self.device), self.config.multiple_of).to(images.device)
+        return translate(self.backend, images.to(self.device), self.config.multiple_of).to(images.device)
 
     def finish(self, result: Tensor, picture: Picture) -> np.ndarray:
         """What the network made of a picture, (C, h, w), as pixels of the picture's size and depth."""
