@@ -75,7 +75,8 @@ def test_train_translate_evaluate(tiny, here, small_domain, capsys):
     status, out, _ = call(capsys, "evaluate", generator, "--json")
     assert status == 0
     report = json.loads(out)
-    assert set(report["metrics"]) == {"kid_vgg19", "vgg19_distance_to_truth"}
+    distances = {"vgg19_style_distance_to_truth", "vgg19_distance_to_truth"}
+    assert set(report["metrics"]) == {"kid_vgg19", *distances}
     assert set(report["metrics"]["kid_vgg19"]) == {"name", "translated", "untranslated", "floor"}
     # What was found is kept beside the weights, and in the model card, which shows examples as well.
     assert json.loads((here / generator / "metrics.json").read_text())["metrics"] == report["metrics"]

@@ -35,16 +35,14 @@ def finest_detail(images: np.ndarray) -> float:
 
 
 @pytest.mark.slow
-def test_the_default_recipe_neither_collapses_nor_leaves_a_checkerboard(emoji, tmp_path):
+def test_the_default_recipe_brings_pictures_nearer_to_the_other_style(emoji, tmp_path):
     env = {**os.environ, "CYCLEGAN_DATASETS": str(emoji.parent)}
     trained = cyclegan("train", "noto2twemoji", "--tracker", "none", cwd=tmp_path, env=env)
     report = cyclegan("evaluate", trained["run"], cwd=tmp_path, env=env)
     print(json.dumps({"minutes": trained["minutes"], **report["metrics"]}))
-    kid, distance = (report["metrics"][name] for name in ("kid_vgg19", "vgg19_distance_to_truth"))
-    # The goal is half of the inputs' KID; the recipe is not there. Failed runs (colours inverted, blur)
-    # score three to ten times the inputs'.
-    assert kid["translated"] < 1.5 * kid["untranslated"]
-    assert distance["translated"] < 1.1 * distance["untranslated"]
+    kid, style = (report["metrics"][name] for name in ("kid_vgg19", "vgg19_style_distance_to_truth"))
+    assert kid["translated"] <= 0.5 * kid["untranslated"]
+    assert style["translated"] < style["untranslated"]
 
     fakes = pixels(tmp_path / trained["translated"][0])
     reals = pixels(emoji / "testB")

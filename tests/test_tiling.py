@@ -1,5 +1,7 @@
 """Images of any size: what tiles make is compared with the whole image at once."""
 
+import json
+
 import numpy as np
 import pytest
 import tifffile
@@ -7,17 +9,19 @@ import torch
 from torch import nn
 
 from cyclegan.errors import BadInput
-from cyclegan.images import from_tensor, to_tensor
+from cyclegan.images import from_tensor, read_image, to_tensor
 from cyclegan.networks import build
 from cyclegan.networks.inference import translate
 from cyclegan.networks.layers import ReflectionPad, initialize
-from cyclegan.translation.tiling import lazy, memory, strategy
+from cyclegan.translation import Translator, pipeline
+from cyclegan.translation.options import Tiling
+from cyclegan.translation.tiling import lazy, strategy
 from cyclegan.translation.tiling.exact import exact_bands
 from cyclegan.translation.tiling.geometry import bands
 from cyclegan.translation.tiling.lazy import Moments, Padded, Region, Stored
 from cyclegan.translation.tiling.source import ArraySource
 from cyclegan.translation.tiling.statistics import with_statistics_of
-from cyclegan.translation.tiling.strategy import Tiling, translate_bands
+from cyclegan.translation.tiling.strategy import Tiler
 from cyclegan.translation.tiling.tiff import TiffSource, write_tiff
 from cyclegan.translation.tiling.tiles import dense_bands, naive_bands, sample_patches
 
@@ -202,26 +206,70 @@ def test_tiles_cover_every_pixel_once():
 
 
 def test_auto_tiles_only_what_memory_cannot_hold(astronaut, monkeypatch):
-    net, pixels = network(**SMALL), astronaut[:160, :160]
+    net, source = network(**SMALL), ArraySource(astronaut[:160, :160])
     used = []
-    for way in ("_at_once", "dense_bands", "exact_bands", "naive_bands"):
+    for way in ("dense_bands", "exact_bands", "naive_bands"):
         kept = getattr(strategy, way)
         monkeypatch.setattr(strategy, way, lambda *a, kept=kept, way=way: (used.append(way), kept(*a))[1])
 
-    def ways(tiling: Tiling) -> str:
+    def way_of(tiling: Tiling) -> str:
         used.clear()
-        list(translate_bands(net, ArraySource(pixels), 3, 4, tiling))
+        tiler = Tiler(net, 3, 4, tiling)
+        if not tiler.applies(160, 160):
+            return "whole"
+        assert sum(len(band) for band in tiler.bands(source)) == 160
         return used[0]
 
-    assert ways(Tiling()) == "_at_once"
-    assert ways(Tiling(64)) == "dense_bands"
-    assert ways(Tiling(64, "naive")) == "naive_bands"
-    assert ways(Tiling("auto", "exact")) == "exact_bands"
-    assert ways(Tiling("off")) == "_at_once"
-    assert ways(Tiling(200, "naive")) == "_at_once"  # it fits into one tile
-    per_pixel = memory.bytes_per_pixel(net, 3, 64)
-    monkeypatch.setattr(strategy, "available_bytes", lambda device: int(160 * 160 * per_pixel * 1.5))
-    assert ways(Tiling()) == "dense_bands"
+    assert way_of(Tiling()) == "whole"
+    assert way_of(Tiling(64)) == "dense_bands"
+    assert way_of(Tiling(64, "naive")) == "naive_bands"
+    assert way_of(Tiling("auto", "exact")) == "exact_bands"
+    assert way_of(Tiling("off")) == "whole"
+    assert way_of(Tiling(200, "naive")) == "whole"  # it fits into one tile
+    monkeypatch.setattr(strategy, "memory_bytes", lambda device: 8 << 20)
+    assert way_of(Tiling()) == "dense_bands"
+
+
+def test_a_files_tiling_is_chosen_by_options_and_recorded(generator, photograph, tmp_path):
+    large = photograph("in/large.png", size=(150, 130))
+    written = {}
+    for name, tiling in {"whole": Tiling("off"), "exact": Tiling(64, "exact")}.items():
+        translator = Translator.from_pretrained(generator, precision="fp32", tiling=tiling)
+        assert [r.error for r in translator.folder(large.parent, tmp_path / name)] == [None]
+        written[name] = read_image(tmp_path / name / "large.png").pixels
+        line = json.loads((tmp_path / name / "manifest.jsonl").read_text())
+        assert line["settings"]["tiling"] == str(tiling)
+    assert apart(written["whole"], written["exact"]).max() <= 1
+
+
+def test_exact_wants_fp32(generator):
+    with pytest.raises(
+        BadInput, match=r"--tiling exact: computes at fp32, not at bf16; use --precision fp32"
+    ):
+        Translator.from_pretrained(generator, precision="bf16", tiling=Tiling("auto", "exact"))
+
+
+def test_a_slide_goes_by_regions(generator, astronaut, tmp_path, monkeypatch):
+    """What is said to be too large for memory is never decoded as a whole, and gives the same."""
+    (tmp_path / "in").mkdir()
+    pixels = astronaut[:140, :120].astype(np.uint16) * 257
+    tifffile.imwrite(tmp_path / "in" / "slide.tif", pixels, tile=(64, 64), compression="zlib")
+    tifffile.imwrite(tmp_path / "in" / "plain.tif", pixels)
+    translator = Translator.from_pretrained(generator, precision="fp32", tiling=Tiling(64, "exact"))
+    usual = tmp_path / "usual"
+    assert [r.error for r in translator.folder(tmp_path / "in", usual)] == [None, None]
+    monkeypatch.setattr(pipeline, "SLIDE_PIXELS", 100)
+    monkeypatch.setattr(translator, "read", None)
+    assert [r.error for r in translator.folder(tmp_path / "in", tmp_path / "out")] == [None, None]
+    for name in ("slide.tif", "plain.tif"):
+        made, expected = (tifffile.imread(folder / name) for folder in (tmp_path / "out", usual))
+        assert made.dtype == np.uint16 and apart(made, expected).max() <= 257
+        xmp = tifffile.TiffFile(tmp_path / "out" / name).pages[0].tags.valueof(700)
+        assert b"trainedAlgorithmicMedia" in bytes(xmp)
+    again = list(translator.folder(tmp_path / "in", tmp_path / "out"))
+    assert all(item.kept for item in again)
+    (failed,) = translator.folder(tmp_path / "in" / "slide.tif", tmp_path / "png", format="png")
+    assert "slide.tif: is larger than memory should hold; write it as TIFF" in failed.error
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ def model_card(config: "GeneratorConfig", metrics: dict[str, Any] | None, has_ex
         _limits(config),
         "## How it was made",
         "\n".join(_training(config)),
-        f"## Licences of the training images{' and of the generator' if 'generator' in config.licences else ''}",
+        "## Licences",
         _licences(config),
         *(["## Metrics", _metrics(metrics)] if metrics else []),
     ]
@@ -91,7 +91,7 @@ def _training(config: "GeneratorConfig") -> list[str]:
     if origin := config.converted_from:
         lines.append("- Training: elsewhere; how, and on which images, is not known here")
         lines.append(
-            f"- Converted from `{origin.file}` (SHA-256 {origin.sha256}) by cyclegan {config.cyclegan_version}"
+            f"- Converted by cyclegan {config.cyclegan_version} from `{origin.file}`, SHA-256 {origin.sha256}"
         )
         return [*lines, *(f"- Taken as given: {note}" for note in origin.notes)]
     facts = [
@@ -109,9 +109,10 @@ def _training(config: "GeneratorConfig") -> list[str]:
 
 
 def _licences(config: "GeneratorConfig") -> str:
-    return (
-        "\n".join(f"- {side}: {licence}" for side, licence in sorted(config.licences.items())) or "Not known."
-    )
+    """Of the training images of A and B, and of the generator itself where that has one of its own."""
+    names = {"A": "training images of A", "B": "training images of B", "generator": "this generator"}
+    lines = [f"- {names.get(side, side)}: {licence}" for side, licence in sorted(config.licences.items())]
+    return "\n".join(lines) or "Not known."
 
 
 def _metrics(report: dict[str, Any]) -> str:

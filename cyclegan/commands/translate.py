@@ -10,14 +10,12 @@ import tyro
 
 from cyclegan.arguments import parse, print_json
 from cyclegan.errors import BadInput
-from cyclegan.translation.options import FolderOptions, Format
-
-if TYPE_CHECKING:
-    from cyclegan.translation.folder import FolderTranslation, Summary
-    from cyclegan.translation.signing import Signer
+from cyclegan.translation.options import FolderOptions, Format, Tiling
 
 if TYPE_CHECKING:
     from cyclegan.translation.backends import BackendName, Precision
+    from cyclegan.translation.folder import FolderTranslation, Summary
+    from cyclegan.translation.signing import Signer
 
 
 def translate(args: list[str]) -> int:
@@ -36,6 +34,8 @@ def translate(args: list[str]) -> int:
         sign_tsa: str | None = None,
         backend: Literal["auto", "torch", "onnx", "openvino"] = "auto",
         precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
+        tile: int | Literal["auto", "off"] = "auto",
+        tiling: Literal["dense", "exact", "naive"] | None = None,
         json: bool = False,
     ) -> Callable[[], int]:
         """Translate a picture or a folder of pictures. Killed and called again, it goes on.
@@ -59,6 +59,9 @@ def translate(args: list[str]) -> int:
             sign_tsa: address of a timestamp authority; without one nothing goes over the network
             backend: what computes; auto is the fastest that is installed for as many pictures
             precision: of the arithmetic; auto is the fastest here, fp32 is exact
+            tile: side of the tiles in pixels; auto cuts what memory cannot hold, off nothing
+            tiling: how tiles are made to agree: dense (statistics shared by all), exact (the whole image's
+                result, layer by layer), naive (not at all); given, it is used for every picture
             json: end with one line of JSON
         """
         signing = (sign_cert, sign_key, sign_tsa)
@@ -66,7 +69,9 @@ def translate(args: list[str]) -> int:
         def options() -> FolderOptions:
             return FolderOptions(size, format, quality, batch_size, overwrite, label, _signer(*signing))
 
-        return lambda: _translate(generator, input, output, options(), backend, precision, json)
+        return lambda: _translate(
+            generator, input, output, options(), backend, precision, Tiling(tile, tiling), json
+        )
 
     return parse(command, args, "cyclegan translate")()
 
@@ -89,6 +94,7 @@ def _translate(
     options: FolderOptions,
     backend: "BackendName",
     precision: "Precision",
+    tiling: Tiling,
     as_json: bool,
 ) -> int:
     from cyclegan.translation import Translator
@@ -98,9 +104,11 @@ def _translate(
     from cyclegan.translation.shares import Share
 
     share = Share.of_environment()
-    if backend == "auto":
+    if backend == "auto" and (tiling.method is not None or isinstance(tiling.tile, int)):
+        backend = "torch"
+    elif backend == "auto":
         backend = pick_backend(generator, precision, len(plan(source, target, options.format)))
-    translator = Translator.from_pretrained(generator, share.device(), backend, precision)
+    translator = Translator.from_pretrained(generator, share.device(), backend, precision, tiling)
     work = FolderTranslation(translator, source, target, options, share)
     _go_through(work)
     if work.summary is None:  # another process speaks for all

@@ -13,6 +13,8 @@ from cyclegan.images import read_image, resize, to_tensor
 from cyclegan.networks.vgg19 import WIDTHS, pretrained_vgg19
 
 LAYERS = ("relu1_2", "relu2_2", "relu3_4", "relu4_4", "relu5_4")
+# Edges, colours, textures: the style. Deeper blocks say what is drawn, and that a translator is to keep.
+STYLE_LAYERS = LAYERS[:3]
 BATCH = 16
 
 Translate = Callable[[Tensor], Tensor]
@@ -41,7 +43,12 @@ def evaluate(
     background: tuple[int, int, int],
     paired: bool,
 ) -> list[Figure]:
-    """KID on VGG-19 features and, where truth is there, the distance to it.
+    """KID on VGG-19's style features and, where truth is there, two distances to it.
+
+    ``vgg19_style_distance_to_truth`` compares the same features as KID, averaged over positions, picture
+    by picture: it holds where the two domains draw a thing in other shapes or places.
+    ``vgg19_distance_to_truth`` compares all five blocks position by position, and means something only
+    where the two are aligned.
 
     Args:
         translate: maps (N, C, size, size) in [-1, 1] to the same.
@@ -73,12 +80,14 @@ def evaluate(
     for name, paths in (("target", targets), ("floor", _spread(train_targets, len(targets)))):
         pooled[name] = [pooled_features(judge_layers(judge, images)) for images in read.batches(paths)]
     features = {name: torch.cat(found) for name, found in pooled.items()}
+    scales = layer_scales(features["target"])
+    features = {name: found / scales for name, found in features.items()}
     target = features.pop("target")
-    scales = layer_scales(target)
-    values = {name: kid(found / scales, target / scales) for name, found in features.items()}
-    figures = [Figure("kid_vgg19", **values)]
+    figures = [Figure("kid_vgg19", **{name: kid(found, target) for name, found in features.items()})]
     if paired:
+        styles = {name: float((features[name] - target).square().mean()) for name in distances}
         means = {name: float(torch.cat(found).mean()) for name, found in distances.items()}
+        figures.append(Figure("vgg19_style_distance_to_truth", **styles, floor=0.0))
         figures.append(Figure("vgg19_distance_to_truth", **means, floor=0.0))
     return figures
 
@@ -112,15 +121,15 @@ def judge_layers(judge: nn.Module, images: Tensor) -> dict[str, Tensor]:
 
 
 def pooled_features(activations: Mapping[str, Tensor]) -> Tensor:
-    """(N, 1472): each layer's activations averaged over positions, side by side."""
-    return torch.cat([activations[name].mean(dim=(2, 3)) for name in LAYERS], dim=1)
+    """(N, 448): the style layers' activations averaged over positions, side by side."""
+    return torch.cat([activations[name].mean(dim=(2, 3)) for name in STYLE_LAYERS], dim=1)
 
 
 def layer_scales(target: Tensor) -> Tensor:
-    """(1472,): the root mean square of each layer in the target's (N, 1472) features.
+    """(448,): the root mean square of each layer in the target's (N, 448) features.
 
     VGG-19 is not normalized: raw, its layers differ by orders of magnitude, and KID's cubic kernel would
-    see one of them alone. In these units every layer counts, from edges to objects.
+    see one of them alone. In these units every layer counts.
     """
-    layers = target.split([WIDTHS[int(name[4]) - 1] for name in LAYERS], dim=1)
+    layers = target.split([WIDTHS[int(name[4]) - 1] for name in STYLE_LAYERS], dim=1)
     return torch.cat([layer.square().mean().sqrt().expand(layer.shape[1]) for layer in layers])

@@ -20,17 +20,21 @@ class ImagePool:
         self.size, self.seed, self.name = size, seed, name
         self.images: list[Tensor] = []
 
-    def query(self, fakes: Tensor, positions: Sequence[int]) -> Tensor:
-        """Exchange (N, C, H, W) fresh fakes, shown at ``positions``, for as many to judge."""
+    def query(self, fakes: Tensor, positions: Sequence[int], update: int = 0) -> Tensor:
+        """Exchange (N, C, H, W) fresh fakes, shown at ``positions``, for as many to judge.
+
+        Where a step updates the discriminators more than once, each ``update`` draws anew.
+        """
         if self.size == 0:
             return fakes
-        return torch.stack([self._exchange(fake, p) for fake, p in zip(fakes, positions, strict=True)])
+        name = f"pool {self.name}" if update == 0 else f"pool {self.name} {update}"
+        return torch.stack([self._exchange(fake, p, name) for fake, p in zip(fakes, positions, strict=True)])
 
-    def _exchange(self, fake: Tensor, position: int) -> Tensor:
+    def _exchange(self, fake: Tensor, position: int, name: str) -> Tensor:
         if len(self.images) < self.size:
             self.images.append(fake.clone())
             return fake
-        draw = chance.rng(self.seed, f"pool {self.name}", position)
+        draw = chance.rng(self.seed, name, position)
         if draw.random() < 0.5:
             return fake
         slot = int(draw.integers(self.size))

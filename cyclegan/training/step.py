@@ -94,19 +94,26 @@ class CycleGANStep:
 
         # min over D_A, D_B, on reals and on fakes from the pools.
         require_gradient((D_A, D_B), True)
+        for update in range(self.settings.optimizer.discriminator_updates):
+            self._update_discriminators(parts, fakes, update, losses)
+        return losses
+
+    def _update_discriminators(
+        self, parts: Sequence[Batch], fakes: Sequence[tuple[Tensor, Tensor]], update: int, losses: Losses
+    ) -> None:
         self.optimizer_D.zero_grad()
+        count = len(parts) * self.settings.optimizer.discriminator_updates
         for (batch, synchronize), (fake_a, fake_b) in zip(
             self._parts(parts, self.discriminators), fakes, strict=True
         ):
-            fake_a = self._pooled(self.pool_a, fake_a, batch["position"])
-            fake_b = self._pooled(self.pool_b, fake_b, batch["position"])
+            fake_a = self._pooled(self.pool_a, fake_a, batch["position"], update)
+            fake_b = self._pooled(self.pool_b, fake_b, batch["position"], update)
             with synchronize:
                 mix = self._mix(batch["position"])
                 total, found = self.discriminators(batch["real_a"], fake_a, batch["real_b"], fake_b, mix)
                 self.accelerator.backward(total / len(parts))
-            _add(losses, found, len(parts))
+            _add(losses, found, count)
         self.optimizer_D.step()
-        return losses
 
     def _parts(self, parts: Sequence[Batch], model: nn.Module):
         """Each part, with a context in which processes exchange gradients after the last one only."""
@@ -114,14 +121,15 @@ class CycleGANStep:
             last = number == len(parts)
             yield batch, contextlib.nullcontext() if last else self.accelerator.no_sync(model)
 
-    def _pooled(self, pool: ImagePool, fakes: Tensor, positions: Tensor) -> Tensor:
+    def _pooled(self, pool: ImagePool, fakes: Tensor, positions: Tensor, update: int) -> Tensor:
         """This process' share of what the pool gives for the fakes of all processes.
 
         Every process keeps the same pool, so that a step does not depend on how many they are.
         """
         if self.accelerator.num_processes == 1:
-            return pool.query(fakes, positions.tolist())
-        everyone = pool.query(self.accelerator.gather(fakes), self.accelerator.gather(positions).tolist())
+            return pool.query(fakes, positions.tolist(), update)
+        gather = self.accelerator.gather
+        everyone = pool.query(gather(fakes), gather(positions).tolist(), update)
         return everyone.chunk(self.accelerator.num_processes)[self.accelerator.process_index]
 
     def _mix(self, positions: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""How a folder is to be translated."""
+"""How a folder is to be translated, and images that are large."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -9,6 +9,34 @@ if TYPE_CHECKING:
     from cyclegan.translation.signing import Signer
 
 Format = Literal["jpg", "png", "webp", "tiff"]
+
+
+Method = Literal["exact", "dense", "naive"]
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How images that are large are translated.
+
+    Args:
+        tile: side of the tiles in pixels; ``auto``: images that the memory holds are translated at once,
+            unless ``method`` is given; ``off``: all images are.
+        method: ``dense``, ``exact`` or ``naive``; default dense where the network allows it, else exact.
+
+    Raises:
+        BadInput: a tile smaller than 16 pixels.
+    """
+
+    tile: int | Literal["auto", "off"] = "auto"
+    method: Method | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.tile, int) and self.tile < 16:
+            raise BadInput(f"tile: must be 16 or more, not {self.tile}")
+
+    def __str__(self) -> str:
+        """For the record."""
+        return f"{self.method or 'auto'}, tile {self.tile}"
 
 
 @dataclass(frozen=True)

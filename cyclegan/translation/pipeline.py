@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from cyclegan.errors import BadInput
-from cyclegan.images import BadImage, Picture, image_size, replace_file
+from cyclegan.images import TIFF_SUFFIXES, BadImage, Picture, image_size, replace_file
 from cyclegan.translation.manifest import FileState
 from cyclegan.translation.options import FolderOptions
+from cyclegan.translation.tiling.tiff import SLIDE_PIXELS, slide_size
 
 if TYPE_CHECKING:
     from cyclegan.translation.translator import Translator
@@ -49,12 +51,16 @@ class Translated:
 
 @dataclass(frozen=True)
 class Read:
-    """A file as it was read; without ``picture`` and ``tensor`` when it could not be."""
+    """A file as it was read, without ``picture`` when it could not be.
+
+    ``tensor`` is what the network takes; what goes in tiles has none, and a slide is not read yet.
+    """
 
     state: FileState | None = None
     picture: Picture | None = None
     tensor: Tensor | None = None
     error: str | None = None
+    is_slide: bool = False
 
 
 @dataclass(frozen=True)
@@ -126,7 +132,11 @@ def _shapes_ahead(
 
 def _shape(path: Path) -> Shape:
     try:
-        return image_size(path)
+        # A slide does not fit into memory, and its header alone is read.
+        is_large = path.suffix.lower() in TIFF_SUFFIXES and path.stat().st_size > SLIDE_PIXELS
+        return slide_size(path) if is_large else image_size(path)
+    except OSError as error:
+        return f"{path}: cannot be read ({error.strerror})"
     except BadImage as error:
         return str(error)
 
@@ -137,6 +147,7 @@ class _Batch:
 
     jobs: list[Job]
     pixels: list[int]
+    is_slide: bool = False
 
 
 class _Flow:
@@ -175,7 +186,8 @@ class _Flow:
             while self.writing and self.pixels + coming > IN_FLIGHT_PIXELS:
                 yield self._collect()
             self.pixels += coming
-            self.reading.append((batch, [self.readers.submit(self._read, job) for job in batch.jobs]))
+            reads = [self.readers.submit(self._read, job, batch.is_slide) for job in batch.jobs]
+            self.reading.append((batch, reads))
 
     def end(self) -> Iterator[tuple[Job, Translated]]:
         while self.reading:
@@ -186,12 +198,16 @@ class _Flow:
     def _reading(self) -> int:
         return sum(len(batch.jobs) for batch, _ in self.reading)
 
-    def _read(self, job: Job) -> Read:
+    def _read(self, job: Job, is_slide: bool) -> Read:
         """In a reader's thread."""
         state = None
         try:
             state = FileState.of(job.source)
+            if is_slide:
+                return Read(state, is_slide=True)
             picture = self.translator.read(job.source)
+            if self.options.size is None and self.translator.goes_in_tiles(*picture.pixels.shape[:2]):
+                return Read(state, picture)
             return Read(state, picture, self.translator.prepare(picture, self.options.size))
         except BadImage as error:
             return Read(state, error=str(error))
@@ -206,16 +222,22 @@ class _Flow:
         batch, futures = self.reading.popleft()
         reads = [future.result() for future in futures]
         good = [i for i, read in enumerate(reads) if read.tensor is not None]
-        results: dict[int, Tensor] = {}
+        results: dict[int, Tensor | np.ndarray] = {}
         trouble = ""
         if any(batch.jobs[i].wanted for i in good):
             try:
-                results = dict(zip(good, self._network([reads[i].tensor for i in good]), strict=True))
+                results.update(zip(good, self._network([reads[i].tensor for i in good]), strict=True))
             except (MemoryError, RuntimeError) as error:
                 if not _is_out_of_memory(error):
                     raise
                 trouble = "does not fit into memory; give it smaller, or with --size"
         for i, (job, read) in enumerate(zip(batch.jobs, reads, strict=True)):
+            if job.wanted and read.is_slide:
+                self.pixels -= batch.pixels[i]
+                yield job, self._slide(job, read)
+                continue
+            if job.wanted and read.picture is not None and read.tensor is None:
+                results[i] = self.translator.in_tiles(read.picture.pixels)
             if job.wanted and i in results:
                 future = self.writers.submit(self._write, job, read, results[i])
                 self.writing.append((job, batch.pixels[i], future))
@@ -229,12 +251,25 @@ class _Flow:
     def _network(self, tensors: list[Tensor | None]) -> list[Tensor]:
         return list(self.translator.network_on(torch.stack([t for t in tensors if t is not None])))
 
-    def _write(self, job: Job, read: Read, result: Tensor) -> Translated:
+    def _slide(self, job: Job, read: Read) -> Translated:
+        """Read, translated and written by regions."""
+        assert read.state is not None
+        try:
+            announce = self._announce(job, read.state)
+            self.translator.slide(job.source, job.target, read.state.sha256, self.options, announce)
+        except BadImage as error:
+            return self._failed(job, str(error), read.state)
+        except OSError as error:
+            raise BadInput(f"{job.target}: cannot be written ({error.strerror})") from error
+        return Translated(job.source, job.target)
+
+    def _write(self, job: Job, read: Read, result: Tensor | np.ndarray) -> Translated:
         """In a writer's thread."""
         assert read.picture is not None and read.state is not None
         translator = self.translator
         try:
-            pixels = translator.finish(result, read.picture)
+            whole = isinstance(result, Tensor)
+            pixels = translator.finish(result, read.picture) if whole else result
             data = translator.encode(
                 job.source, job.target, read.state.sha256, pixels, read.picture, self.options
             )
@@ -279,8 +314,14 @@ def _batches(
 
     What comes together depends on the files alone, not on what is done already (``Share.windows``).
     """
+    slides = [] if side is not None else [item for item in known if _is_slide(*item)]
+    for job, (height, width) in slides:
+        if job.wanted:
+            yield _Batch([job], [min(height * width, IN_FLIGHT_PIXELS)], is_slide=True)
     by_shape: dict[tuple[int, int], list[tuple[Job, int]]] = {}
     for job, (height, width) in known:
+        if (job, (height, width)) in slides:
+            continue
         shape = (height, width) if side is None else (side, side)
         by_shape.setdefault(shape, []).append((job, max(height * width, shape[0] * shape[1])))
     for (height, width), members in by_shape.items():
@@ -289,6 +330,10 @@ def _batches(
             some = members[start : start + count]
             if any(job.wanted for job, _ in some):
                 yield _Batch([job for job, _ in some], [pixels for _, pixels in some])
+
+
+def _is_slide(job: Job, shape: tuple[int, int]) -> bool:
+    return job.source.suffix.lower() in TIFF_SUFFIXES and shape[0] * shape[1] > SLIDE_PIXELS
 
 
 def _state(path: Path) -> FileState | None:

@@ -1,5 +1,6 @@
 """A saved generator as a function from image to image."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,6 +16,8 @@ from cyclegan.datasets.fetch import sha256_of
 from cyclegan.errors import BadInput
 from cyclegan.images import (
     MAX_PIXELS,
+    TIFF_SUFFIXES,
+    BadImage,
     Picture,
     encode_image,
     from_pil,
@@ -25,17 +28,22 @@ from cyclegan.images import (
     to_pil,
     to_tensor,
 )
+from cyclegan.metadata import Metadata
 from cyclegan.networks.inference import translate
 from cyclegan.translation.backends import Backend, BackendName, Precision, TorchBackend, open_backend
 from cyclegan.translation.folder import FolderTranslation
-from cyclegan.translation.options import FolderOptions
+from cyclegan.translation.options import FolderOptions, Tiling
 from cyclegan.translation.provenance import Label
 from cyclegan.translation.shares import Share
+from cyclegan.translation.tiling.source import ArraySource
+from cyclegan.translation.tiling.strategy import Tiler
+from cyclegan.translation.tiling.tiff import TiffSource, write_tiff
 
 if TYPE_CHECKING:
     from cyclegan.translation.signing import Signer
 
 AnyImage = TypeVar("AnyImage", Image.Image, np.ndarray, Tensor)
+DEFAULT_TILING = Tiling()
 
 
 class Translator:
@@ -50,6 +58,7 @@ class Translator:
         config: what the generator says of itself.
         device: where a module is to compute; default the fastest there is.
         label: what each file says of its origin; default what ``config`` tells.
+        tiling: how large images are cut.
     """
 
     def __init__(
@@ -58,6 +67,7 @@ class Translator:
         config: GeneratorConfig,
         device: torch.device | str | None = None,
         label: Label | None = None,
+        tiling: Tiling = DEFAULT_TILING,
     ) -> None:
         is_module = isinstance(network, nn.Module)
         self.backend = TorchBackend(network, config, device, "fp32") if is_module else network
@@ -65,6 +75,8 @@ class Translator:
         self.config = config
         self.label = label or Label.of(config, self.backend.weights_sha256)
         self.saved_in: Path | None = None
+        self.tiling = tiling
+        self.tiler = _tiler(self.backend, tiling)
 
     @classmethod
     def from_pretrained(
@@ -73,6 +85,7 @@ class Translator:
         device: torch.device | str | None = None,
         backend: BackendName = "torch",
         precision: Precision = "auto",
+        tiling: Tiling = DEFAULT_TILING,
     ) -> "Translator":
         """Load a saved generator.
 
@@ -82,14 +95,18 @@ class Translator:
             device: where torch is to compute; default the fastest there is.
             backend: what computes (``open_backend``).
             precision: ``auto`` is the fastest that the machine and the backend have; ``fp32`` is exact.
+            tiling: how images are cut that memory cannot hold.
 
         Raises:
             BadInput: there is no whole generator, or the backend is not to be had.
         """
         path = locate(generator)
+        if tiling.method == "exact" and precision == "auto":
+            precision = "fp32"
         opened = open_backend(path, backend, precision, device)
         digest = sha256_of(path / CONFIG) if path.is_dir() else None
-        translator = cls(opened, opened.config, label=Label.of(opened.config, opened.weights_sha256, digest))
+        label = Label.of(opened.config, opened.weights_sha256, digest)
+        translator = cls(opened, opened.config, label=label, tiling=tiling)
         translator.saved_in = path if path.is_dir() else None
         return translator
 
@@ -99,7 +116,7 @@ class Translator:
             "size": options.size,
             "backend": self.backend.name,
             "precision": self.backend.precision,
-            "tiling": "whole",
+            "tiling": "whole" if options.size else str(self.tiling),
             "format": options.format,
             "quality": options.quality,
         }
@@ -230,8 +247,50 @@ class Translator:
             return data
         return options.signer.sign(data, target, source, self.label.facts(source_sha256, facts))
 
+    def in_tiles(self, pixels: np.ndarray) -> np.ndarray:
+        """(H, W, C) translated piece by piece, of the same dtype."""
+        made = np.empty_like(pixels)
+        top = 0
+        for band in self.tiler.bands(ArraySource(pixels)):
+            made[top : top + len(band)] = band
+            top += len(band)
+        return made
+
+    def slide(
+        self,
+        source: Path,
+        target: Path,
+        source_sha256: str,
+        options: FolderOptions,
+        before: Callable[[Path], None] | None = None,
+    ) -> None:
+        """Translate a TIFF that is never in memory as a whole; ``before`` as in ``replace_file``.
+
+        Raises:
+            BadImage: not a TIFF that can be read by regions, or not to be written as one.
+            OSError: the target cannot be written.
+        """
+        if target.suffix.lower() not in TIFF_SUFFIXES or self.tiler is None or options.signer is not None:
+            raise BadImage(
+                f"{source}: is larger than memory should hold; write it as TIFF, with torch, unsigned"
+            )
+        opened = TiffSource(source, self.config.channels)
+        try:
+            xmp = None
+            if options.label:
+                xmp = self.label.stamp(Metadata(), source_sha256, self.settings(options)).xmp
+            write_tiff(target, self.tiler.bands(opened), opened, xmp, before)
+        finally:
+            opened.close()
+
     def _picture(self, picture: Picture, size: int | None) -> np.ndarray:
+        if size is None and self.goes_in_tiles(*picture.pixels.shape[:2]):
+            return self.in_tiles(picture.pixels)
         return self.finish(self.network_on(self.prepare(picture, size)[None])[0], picture)
+
+    def goes_in_tiles(self, height: int, width: int) -> bool:
+        """Whether an image of this size is cut."""
+        return self.tiler is not None and self.tiler.applies(height, width)
 
     def _tensor(self, images: Tensor, size: int | None) -> Tensor:
         channels = self.config.channels
@@ -260,6 +319,20 @@ class Translator:
                 )
         elif pixels.dtype not in (np.uint8, np.uint16):
             raise BadInput(f"arrays must be uint8, uint16 or floats in [0, 1], not {pixels.dtype}")
+
+
+def _tiler(backend: Backend, tiling: Tiling) -> Tiler | None:
+    """What cuts images for this backend; None where it takes them whole only."""
+    config = backend.config
+    if isinstance(backend, TorchBackend):
+        if tiling.method == "exact" and backend.precision != "fp32":
+            raise BadInput(
+                f"--tiling exact: computes at fp32, not at {backend.precision}; use --precision fp32"
+            )
+        return Tiler(backend.network, config.channels, config.multiple_of, tiling)
+    if tiling.method is not None or isinstance(tiling.tile, int):
+        raise BadInput(f"--tile, --tiling: {backend.name} takes images whole; use --backend torch")
+    return None
 
 
 def _resized(images: Tensor, height: int, width: int) -> Tensor:

@@ -10,25 +10,26 @@ from torch import Tensor, nn
 WORKING_COPIES = 2
 
 
-def available_bytes(device: torch.device) -> int:
-    """Free memory of the device; on a CPU, within the limit that a container sets."""
+def memory_bytes(device: torch.device) -> int:
+    """All memory of the device; on a CPU, within the limit that a container sets.
+
+    Not what is free just now: the same picture must be cut into the same tiles next time, and by others
+    who share the work.
+    """
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    return min([psutil.virtual_memory().available, *_container_limits()])
+        return torch.cuda.get_device_properties(device).total_memory
+    return min([psutil.virtual_memory().total, *_container_limits()])
 
 
 def _container_limits() -> list[int]:
-    """What control groups (v2, then v1) leave of their limit, where there is one."""
+    """The limits of control groups (v2, then v1), where there are any."""
     found = []
-    for limit, used in (
-        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
-    ):
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         try:
-            found.append(int(Path(limit).read_text()) - int(Path(used).read_text()))
+            found.append(int(Path(path).read_text()))
         except (OSError, ValueError):  # no such group, or "max": no limit
             continue
-    return [left for left in found if left > 0]
+    return found
 
 
 def bytes_per_pixel(network: nn.Module, channels: int, side: int) -> float:

@@ -1,88 +1,79 @@
 """Whole or in tiles, and in which: decided from the image's size and the memory there is."""
 
+import copy
+import functools
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import nn
 
-from cyclegan.images import from_tensor, to_tensor
-from cyclegan.networks.inference import translate
+from cyclegan.translation.options import Tiling
 from cyclegan.translation.tiling.exact import exact_bands
-from cyclegan.translation.tiling.memory import available_bytes, bytes_per_pixel
+from cyclegan.translation.tiling.memory import bytes_per_pixel, memory_bytes
 from cyclegan.translation.tiling.source import Source
 from cyclegan.translation.tiling.tiles import dense_bands, naive_bands
 
-Method = Literal["exact", "dense", "naive"]
-
-WHOLE_SHARE = 0.5  # of the free memory, that an image translated at once may take
-MAP_SHARE = 0.2  # of the free memory, that one feature map of the exact way may take; three live at a time
+WHOLE_SHARE = 0.35  # of the memory, that an image translated at once may take
+MAP_SHARE = 0.15  # of the memory, that one feature map of the exact way may take; three live at a time
 TILE_BYTES = 640 * 2**20  # what a tile takes at most: more makes it no faster, and less is wasted on halos
 
 
-@dataclass(frozen=True)
-class Tiling:
-    """How images that are large are translated.
+class Tiler:
+    """Cuts images that are too large for memory, and puts their translations together.
 
     Args:
-        tile: side of the tiles in pixels; ``auto``: images that the memory holds are translated at once,
-            unless ``method`` is given; ``off``: all images are.
-        method: ``dense``, ``exact`` or ``naive``; default dense where the network allows it, else exact.
+        network: in evaluation mode, on its device; in fp32 where ``tiling.method`` is ``exact``.
+        channels: of its images.
+        multiple_of: what it needs their height and width to be.
     """
 
-    tile: int | Literal["auto", "off"] = "auto"
-    method: Method | None = None
+    def __init__(self, network: nn.Module, channels: int, multiple_of: int, tiling: Tiling) -> None:
+        self.network, self.channels, self.multiple_of, self.tiling = network, channels, multiple_of, tiling
+        self.device = next(network.parameters()).device
 
+    @functools.cached_property
+    def per_pixel(self) -> float:
+        """Bytes that a pixel takes on its way through the network."""
+        return bytes_per_pixel(self.network, self.channels, max(64, self.multiple_of))
 
-def translate_bands(
-    network: nn.Module, source: Source, channels: int, multiple_of: int, tiling: Tiling
-) -> Iterator[np.ndarray]:
-    """Translate an image of any size in bounded memory.
+    def applies(self, height: int, width: int) -> bool:
+        """Whether an image of this size goes in tiles."""
+        tiling = self.tiling
+        if tiling.tile == "off":
+            return False
+        if tiling.tile != "auto":
+            return max(height, width) > tiling.tile
+        if tiling.method is not None:
+            return True
+        return height * width * self.per_pixel > WHOLE_SHARE * memory_bytes(self.device)
 
-    Yields:
-        Rows from the top, (rows, W, C) of the source's dtype.
+    def bands(self, source: Source) -> Iterator[np.ndarray]:
+        """Translate an image of any size in bounded memory.
 
-    Raises:
-        BadInput: the method cannot be used with this network, or there is no room for it.
-    """
-    device = next(network.parameters()).device
-    per_pixel = bytes_per_pixel(network, channels, max(64, multiple_of))
-    free = available_bytes(device)
-    if _is_whole(source, tiling, per_pixel, free):
-        yield _at_once(network, source, multiple_of)
-        return
-    budget = min(TILE_BYTES, free // 3)
-    method = tiling.method or ("dense" if getattr(network, "reach", None) is not None else "exact")
-    if method == "exact":
-        host = available_bytes(torch.device("cpu"))
-        yield from exact_bands(network, source, multiple_of, budget, int(host * MAP_SHARE))
-    else:
-        halo = getattr(network, "reach", 0) if method == "dense" else 0
-        tile = _tile_side(tiling.tile, budget / per_pixel, halo, multiple_of)
+        Yields:
+            Rows from the top, (rows, W, C) of the source's dtype.
+
+        Raises:
+            BadInput: the method cannot be used with this network, or there is no room for it.
+        """
+        reach = getattr(self.network, "reach", None)
+        method = self.tiling.method or ("exact" if reach is None else "dense")
+        budget = min(TILE_BYTES, memory_bytes(self.device) // 4)
+        if method == "exact":
+            host = int(memory_bytes(torch.device("cpu")) * MAP_SHARE)
+            network = copy.deepcopy(self.network).float()
+            yield from exact_bands(network, source, self.multiple_of, budget, host)
+            return
+        pixels = int(budget / self.per_pixel)
         if method == "dense":
-            yield from dense_bands(network, source, tile, multiple_of, int(budget / per_pixel))
+            tile = self._side(pixels, reach or 0)
+            yield from dense_bands(self.network, source, tile, self.multiple_of, pixels)
         else:
-            yield from naive_bands(network, source, tile, multiple_of)
+            yield from naive_bands(self.network, source, self._side(pixels, 0), self.multiple_of)
 
-
-def _is_whole(source: Source, tiling: Tiling, per_pixel: float, free: int) -> bool:
-    if tiling.tile == "off":
-        return True
-    if tiling.tile != "auto":
-        return max(source.height, source.width) <= tiling.tile
-    return tiling.method is None and source.height * source.width * per_pixel <= WHOLE_SHARE * free
-
-
-def _tile_side(wanted: int | str, pixels: float, halo: int, multiple_of: int) -> int:
-    """The side that was asked for, or the largest whose window takes no more than ``pixels``."""
-    side = wanted if isinstance(wanted, int) else int(pixels**0.5) - 2 * halo
-    return max(4 * multiple_of, side // multiple_of * multiple_of)
-
-
-def _at_once(network: nn.Module, source: Source, multiple_of: int) -> np.ndarray:
-    weight = next(network.parameters())
-    image = to_tensor(source.read(0, source.height, 0, source.width))[None]
-    made = translate(network, image.to(weight.device, weight.dtype), multiple_of)
-    return from_tensor(made[0], source.dtype)
+    def _side(self, pixels: int, halo: int) -> int:
+        """The side that was asked for, or the largest whose window takes no more than ``pixels``."""
+        wanted = self.tiling.tile
+        side = wanted if isinstance(wanted, int) else int(pixels**0.5) - 2 * halo
+        return max(4 * self.multiple_of, side // self.multiple_of * self.multiple_of)

@@ -1,7 +1,7 @@
 """TIFF files larger than memory: read by regions, written band by band (slides, satellites, scans)."""
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,21 @@ from cyclegan.images import BadImage, as_channels, replacing
 
 BLOCK = 256  # side of the tiles that are written; readers of slides expect such
 CACHE_BYTES = 256 * 2**20
+SLIDE_PIXELS = 1 << 26  # TIFFs beyond this are read by regions, never as a whole
+
+
+def slide_size(path: Path) -> tuple[int, int]:
+    """Height and width from the header, whatever the file's size.
+
+    Raises:
+        BadImage: not a TIFF.
+    """
+    try:
+        with tifffile.TiffFile(path) as file:
+            page = file.pages.first
+            return page.imagelength, page.imagewidth
+    except (OSError, tifffile.TiffFileError, IndexError) as error:
+        raise BadImage(f"{path}: cannot be read as TIFF ({error})") from error
 
 
 class TiffSource:
@@ -102,7 +117,13 @@ class TiffSource:
         return as_channels(block, self.channels)
 
 
-def write_tiff(path: Path, bands: Iterator[np.ndarray], source: TiffSource, xmp: bytes | None = None) -> None:
+def write_tiff(
+    path: Path,
+    bands: Iterator[np.ndarray],
+    source: TiffSource,
+    xmp: bytes | None = None,
+    before: Callable[[Path], None] | None = None,
+) -> None:
     """Write bands of rows, (rows, W, C) from the top, as a tiled BigTIFF, whole or not at all.
 
     Deflate with a predictor; the source's size, depth, resolution and colour profile.
@@ -112,7 +133,7 @@ def write_tiff(path: Path, bands: Iterator[np.ndarray], source: TiffSource, xmp:
     """
     colour = source.channels > 1
     tags = [(700, "B", len(xmp), xmp, True)] if xmp is not None else []
-    with replacing(path) as partial, tifffile.TiffWriter(partial, bigtiff=True) as writer:
+    with replacing(path, before) as partial, tifffile.TiffWriter(partial, bigtiff=True) as writer:
         writer.write(
             _blocks(bands, source.width),
             shape=(source.height, source.width, 3) if colour else (source.height, source.width),
