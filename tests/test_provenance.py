@@ -40,7 +40,9 @@ def test_a_second_reader_finds_the_label(translator, generator, photograph, tmp_
     assert ours["TrainingLicences"] == ["A: CC-BY-4.0", "B: public domain: since 1997"]
     assert ours["DataCardSHA256"] == "c" * 64
     assert ours["Version"] == __version__
-    assert json.loads(ours["Settings"]) == {"quality": 90, "size": None}
+    settings = json.loads(ours["Settings"])
+    assert (settings["quality"], settings["size"]) == (90, None)
+    assert (settings["backend"], settings["tiling"]) == ("torch", "auto, tile auto")
 
 
 def test_our_own_reader_gives_back_what_was_stamped(translator, config):

@@ -341,7 +341,7 @@ def test_the_commands_from_folder_to_verdict(generator, papers, photograph, tmp_
         (
             "in.png",
             ["--sign-cert", "chain.pem", "--sign-key", "chain.key", "--no-label"],
-            "--no-label: a signature says",
+            "label: a signature says what the label says",
         ),
         (
             "in.png",
