@@ -134,7 +134,7 @@ MISTAKES = {
     "train --data.root nowhere": "nowhere/trainA: no such folder",
     "translate a b": "cyclegan translate: Missing from cyclegan translate",
     "translate a b c d": "there is no argument 'd'",
-    "translate a b c": "a: no such folder",
+    "translate a b c": "b: no such folder",
     "translate a b c --quality 300": "quality: must be 1 to 100, not 300",
     "translate a b c --size 3": "size: must be 16 or more, not 3",
     "convert nowhere.pth out": "cyclegan convert: nowhere.pth: cannot be read (No such file or directory)",

@@ -71,7 +71,7 @@ def test_the_perfect_translator_wins_and_doing_nothing_is_the_ceiling(small_doma
     perfect = {f.name: f for f in evaluate(lambda images: images, targets, *common[1:])}
     for name in ("vgg19_style_distance_to_truth", "vgg19_distance_to_truth"):
         assert perfect[name].translated == pytest.approx(0, abs=1e-6)
-        assert perfect[name].untranslated > 0
+        assert lazy[name].untranslated > 0.01
     assert perfect["kid_vgg19"].translated < lazy["kid_vgg19"].translated
 
 

@@ -227,6 +227,8 @@ def test_auto_tiles_only_what_memory_cannot_hold(astronaut, monkeypatch):
     assert way_of(Tiling("off")) == "whole"
     assert way_of(Tiling(200, "naive")) == "whole"  # it fits into one tile
     monkeypatch.setattr(strategy, "memory_bytes", lambda device: 8 << 20)
+    assert way_of(Tiling()) == "whole"  # small enough for any machine
+    monkeypatch.setattr(strategy, "SMALL_PIXELS", 100)
     assert way_of(Tiling()) == "dense_bands"
 
 

@@ -30,6 +30,7 @@ from cyclegan.images import list_images, read_image, resize, to_tensor
 
 ExportPrecision = Literal["fp32", "fp16", "int8"]
 
+USUAL_SIZE = 256  # where a generator from elsewhere does not tell its own
 CALIBRATION_IMAGES = 64
 
 # How far an exported generator may be from torch at fp32, of values in [-1, 1]: fp32 in every value; the
@@ -178,7 +179,7 @@ def check_images(config: GeneratorConfig) -> list[Tensor]:
     """Three batches of three sizes, the trained size (up to 512) among them: noise in [-1, 1]."""
     step, smallest = config.multiple_of, _smallest_side(config) * config.multiple_of
     # onnxruntime sums an instance norm's pixels naively: past 512 px that alone is more than 1e-4.
-    trained = max(smallest, min(config.size, 512) // step * step)
+    trained = max(smallest, min(config.size or USUAL_SIZE, 512) // step * step)
     chance = torch.Generator().manual_seed(0)
     shapes = [(1, smallest, smallest), (3, smallest, smallest + step), (1, trained, trained + step)]
     return [torch.rand(n, config.channels, h, w, generator=chance) * 2 - 1 for n, h, w in shapes]
@@ -194,7 +195,7 @@ def calibration_images(folder: Path, config: GeneratorConfig) -> list[Tensor]:
     if not paths:
         raise BadInput(f"{folder}: has no JPEG, PNG, WebP, TIFF or BMP images")
     count = min(CALIBRATION_IMAGES, len(paths))
-    side = max(_smallest_side(config), config.size // config.multiple_of) * config.multiple_of
+    side = max(_smallest_side(config), (config.size or USUAL_SIZE) // config.multiple_of) * config.multiple_of
     chosen = (paths[i * len(paths) // count] for i in range(count))
     pictures = (read_image(path, config.channels, config.background) for path in chosen)
     return [to_tensor(resize(picture.pixels, side, side))[None] for picture in pictures]

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from cyclegan.artifacts.generator import (
     CONFIG,
-    MODEL_CARD,
     WEIGHTS,
     ConvertedFrom,
     GeneratorConfig,
@@ -22,6 +21,7 @@ from cyclegan.artifacts.generator import (
     network_arguments,
     save_generator,
 )
+from cyclegan.artifacts.model_card import MODEL_CARD
 from cyclegan.artifacts.recognition import Layer, Misfit, Wishes, list_layers, recognise, registered_shape
 from cyclegan.datasets.fetch import sha256_of
 from cyclegan.errors import BadInput, nearest

@@ -329,7 +329,7 @@ def _tiler(backend: Backend, tiling: Tiling) -> Tiler | None:
             raise BadInput(
                 f"--tiling exact: computes at fp32, not at {backend.precision}; use --precision fp32"
             )
-        return Tiler(backend.network, config.channels, config.multiple_of, tiling)
+        return Tiler(backend.network, config.channels, config.multiple_of, tiling, backend.device)
     if tiling.method is not None or isinstance(tiling.tile, int):
         raise BadInput(f"--tile, --tiling: {backend.name} takes images whole; use --backend torch")
     return None

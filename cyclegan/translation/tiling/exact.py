@@ -83,7 +83,8 @@ class _Tracer(fx.Tracer):
     """Sees layers, and what happens between them."""
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
-        return isinstance(module, ReflectionPad) or super().is_leaf_module(module, name)
+        ours = isinstance(module, ReflectionPad | nn.InstanceNorm2d)
+        return ours or super().is_leaf_module(module, name)
 
 
 class LayerByLayer(fx.Interpreter):

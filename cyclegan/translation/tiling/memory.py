@@ -42,10 +42,10 @@ def bytes_per_pixel(network: nn.Module, channels: int, side: int) -> float:
 
     leaves = [module for module in network.modules() if not list(module.children())]
     hooks = [module.register_forward_hook(measure) for module in leaves]
-    weight = next(network.parameters())
+    image = torch.zeros(1, channels, side, side)
     try:
         with torch.inference_mode():
-            network(torch.zeros(1, channels, side, side, dtype=weight.dtype, device=weight.device))
+            network(image.to(next(network.parameters(), image)))
     finally:
         for hook in hooks:
             hook.remove()

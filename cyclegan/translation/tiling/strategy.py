@@ -14,6 +14,8 @@ from cyclegan.translation.tiling.memory import bytes_per_pixel, memory_bytes
 from cyclegan.translation.tiling.source import Source
 from cyclegan.translation.tiling.tiles import dense_bands, naive_bands
 
+SMALL_PIXELS = 1 << 19  # 724 px square: at once on any machine, without a look at the memory
+CPU = torch.device("cpu")
 WHOLE_SHARE = 0.35  # of the memory, that an image translated at once may take
 MAP_SHARE = 0.15  # of the memory, that one feature map of the exact way may take; three live at a time
 TILE_BYTES = 640 * 2**20  # what a tile takes at most: more makes it no faster, and less is wasted on halos
@@ -28,9 +30,11 @@ class Tiler:
         multiple_of: what it needs their height and width to be.
     """
 
-    def __init__(self, network: nn.Module, channels: int, multiple_of: int, tiling: Tiling) -> None:
+    def __init__(
+        self, network: nn.Module, channels: int, multiple_of: int, tiling: Tiling, device: torch.device = CPU
+    ) -> None:
         self.network, self.channels, self.multiple_of, self.tiling = network, channels, multiple_of, tiling
-        self.device = next(network.parameters()).device
+        self.device = device
 
     @functools.cached_property
     def per_pixel(self) -> float:
@@ -46,6 +50,8 @@ class Tiler:
             return max(height, width) > tiling.tile
         if tiling.method is not None:
             return True
+        if height * width <= SMALL_PIXELS:
+            return False
         return height * width * self.per_pixel > WHOLE_SHARE * memory_bytes(self.device)
 
     def bands(self, source: Source) -> Iterator[np.ndarray]:
@@ -61,7 +67,7 @@ class Tiler:
         method = self.tiling.method or ("exact" if reach is None else "dense")
         budget = min(TILE_BYTES, memory_bytes(self.device) // 4)
         if method == "exact":
-            host = int(memory_bytes(torch.device("cpu")) * MAP_SHARE)
+            host = int(memory_bytes(CPU) * MAP_SHARE)
             network = copy.deepcopy(self.network).float()
             yield from exact_bands(network, source, self.multiple_of, budget, host)
             return

@@ -99,5 +99,4 @@ def _translate_tile(network: nn.Module, source: Source, tile: Tile, multiple_of:
 
 
 def _on_device(network: nn.Module, images: Tensor) -> Tensor:
-    weight = next(network.parameters())
-    return images.to(weight.device, weight.dtype)
+    return images.to(next(network.parameters(), images))
