@@ -151,6 +151,16 @@ def test_dense_is_nearer_to_the_whole_than_naive_and_has_no_seams(astronaut):
     assert seam(made["naive"]) > 1
 
 
+@pytest.mark.parametrize("norm", ["instance", "instance_affine"])
+def test_dense_at_bf16_is_near_fp32(norm, astronaut):
+    net, pixels = network(**SMALL, norm=norm), astronaut[:200, :180]
+    made = []
+    for dtype in (torch.float32, torch.bfloat16):
+        tiles = dense_bands(net.to(dtype), ArraySource(pixels), 64, 4, 200 * 180)
+        made.append(np.concatenate(list(tiles)))
+    assert 0 < apart(*made).mean() < 8
+
+
 def test_reach_is_as_far_as_a_pixel_looks():
     one = {**SMALL, "blocks": 1}
     blur = {**one, "upsample": "blur", "downsample": "blur"}

@@ -24,7 +24,9 @@ class SharedInstanceNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.mean is None:
             self.variance, self.mean = torch.var_mean(x.float(), dim=(0, 2, 3), correction=0)
-        return F.batch_norm(x, self.mean, self.variance, self.weight, self.bias, training=False, eps=self.eps)
+        # Half-precision images are normalized by fp32 numbers; torch wants all of these alike.
+        weight, bias = (None if p is None else p.to(self.mean.dtype) for p in (self.weight, self.bias))
+        return F.batch_norm(x, self.mean, self.variance, weight, bias, training=False, eps=self.eps)
 
 
 def depends_on_all_pixels(network: nn.Module) -> bool:
