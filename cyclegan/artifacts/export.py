@@ -25,6 +25,7 @@ from cyclegan.artifacts.onnx_file import (
     run_session,
     write_onnx,
 )
+from cyclegan.datasets.fetch import sha256_of
 from cyclegan.errors import BadInput, optional
 from cyclegan.images import list_images, read_image, resize, to_tensor
 
@@ -83,7 +84,7 @@ def export_generator(
     metadata = {
         CONFIG_KEY: config.model_dump_json(),
         PRECISION_KEY: precision,
-        SOURCE_KEY: hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest(),
+        SOURCE_KEY: sha256_of(folder / WEIGHTS),
     }
     with _beside(target) as partial:
         _write(partial, network, config, precision, calibration, metadata)

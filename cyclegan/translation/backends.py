@@ -1,7 +1,6 @@
 """What computes a generator: torch, onnxruntime or OpenVINO, as one kind of function."""
 
 import copy
-import hashlib
 import importlib.util
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from cyclegan.artifacts import WEIGHTS, GeneratorConfig, load_generator
 from cyclegan.artifacts.export import cached_onnx
 from cyclegan.artifacts.onnx_file import METADATA, onnx_session, read_metadata, run_session
+from cyclegan.datasets.fetch import sha256_of
 from cyclegan.errors import BadInput, optional
 from cyclegan.networks.deployed import cpu_is_faster_in_bf16, for_cpu, gpu_half_format
 from cyclegan.networks.inference import inference_device
@@ -202,8 +202,7 @@ def open_backend(
         if is_file:
             raise BadInput(f"{generator}: torch takes a generator's folder; use --backend onnx or openvino")
         network, config = load_generator(generator)
-        digest = hashlib.sha256((generator / WEIGHTS).read_bytes()).hexdigest()
-        return TorchBackend(network, config, device, precision, digest)
+        return TorchBackend(network, config, device, precision, sha256_of(generator / WEIGHTS))
     if device is not None and torch.device(device).type != "cpu":
         raise BadInput(f"--backend {name}: computes on the CPU, not on {device}; use torch")
     path = generator if is_file else cached_onnx(generator)
