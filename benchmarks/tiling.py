@@ -99,7 +99,7 @@ def _one(way: str, size: int, out: Path, generator: Path | None) -> None:
     from cyclegan.networks.inference import translate
     from cyclegan.networks.layers import initialize
     from cyclegan.translation.options import Tiling
-    from cyclegan.translation.tiling.source import ArraySource
+    from cyclegan.translation.tiling.source import ArraySource, assembled
     from cyclegan.translation.tiling.statistics import with_statistics_of
     from cyclegan.translation.tiling.strategy import Tiler
     from cyclegan.translation.tiling.tiles import dense_bands
@@ -119,11 +119,7 @@ def _one(way: str, size: int, out: Path, generator: Path | None) -> None:
             )
         else:
             bands = Tiler(network, 3, 4, Tiling(TILE, way)).bands(ArraySource(pixels))
-        made = np.empty_like(pixels)
-        top = 0
-        for band in bands:
-            made[top : top + len(band)] = band
-            top += len(band)
+        made = assembled(bands, pixels)
     seconds = time.perf_counter() - began
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     np.save(out, made)

@@ -35,7 +35,7 @@ from cyclegan.translation.folder import FolderTranslation
 from cyclegan.translation.options import FolderOptions, Tiling
 from cyclegan.translation.provenance import Label
 from cyclegan.translation.shares import Share
-from cyclegan.translation.tiling.source import ArraySource
+from cyclegan.translation.tiling.source import ArraySource, assembled
 from cyclegan.translation.tiling.strategy import Tiler
 from cyclegan.translation.tiling.tiff import TiffSource, write_tiff
 
@@ -249,12 +249,7 @@ class Translator:
 
     def in_tiles(self, pixels: np.ndarray) -> np.ndarray:
         """(H, W, C) translated piece by piece, of the same dtype."""
-        made = np.empty_like(pixels)
-        top = 0
-        for band in self.tiler.bands(ArraySource(pixels)):
-            made[top : top + len(band)] = band
-            top += len(band)
-        return made
+        return assembled(self.tiler.bands(ArraySource(pixels)), pixels)
 
     def slide(
         self,

@@ -5,7 +5,7 @@ of the whole map, added up while the map was written. The price is room on the h
 feature maps live in memory or in files.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -18,11 +18,10 @@ from cyclegan.images import from_tensor, to_tensor
 from cyclegan.networks.inference import padding
 from cyclegan.networks.layers import ReflectionPad
 from cyclegan.translation.tiling.lazy import (
-    Elementwise,
     Enlarged,
     FeatureMap,
-    Joined,
     Padded,
+    Positionwise,
     Region,
     Scratch,
     Stored,
@@ -107,7 +106,7 @@ class LayerByLayer(fx.Interpreter):
         if isinstance(layer, nn.InstanceNorm2d) and not layer.track_running_stats:
             return self._normalize(layer, source)
         if isinstance(layer, nn.BatchNorm2d | nn.InstanceNorm2d | POINTWISE):
-            return Elementwise(_without_inplace(layer), [source])
+            return _pointwise(_without_inplace(layer), source)
         if isinstance(layer, nn.Identity | nn.Dropout | nn.Dropout2d):
             return source
         if isinstance(layer, ReflectionPad):
@@ -125,17 +124,20 @@ class LayerByLayer(fx.Interpreter):
             maps = [a for a in args if not isinstance(a, int | float)]
             if len(maps) == len(args):
                 # Stored, or a chain of residual blocks would be read anew, all of it, by every block.
-                return self._store(Elementwise(target, maps))
+                return self._store(Positionwise(target, maps, maps[0].channels))
         if name == "cat":
-            return Joined(args[0])
+            maps = args[0]
+            return Positionwise(
+                lambda *parts: torch.cat(parts, dim=1), maps, sum(part.channels for part in maps)
+            )
         if name in POINTWISE_METHODS:
-            return Elementwise(lambda x: target(x, *args[1:], **kwargs), [args[0]])
+            return _pointwise(lambda x: target(x, *args[1:], **kwargs), args[0])
         raise self._unknown(name)
 
     def call_method(self, target: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> FeatureMap:
         if target not in POINTWISE_METHODS:
             raise self._unknown(target)
-        return Elementwise(lambda x: getattr(x, target)(*args[1:], **kwargs), [args[0]])
+        return _pointwise(lambda x: getattr(x, target)(*args[1:], **kwargs), args[0])
 
     def _unknown(self, name: str) -> BadInput:
         return BadInput(
@@ -146,8 +148,8 @@ class LayerByLayer(fx.Interpreter):
         moments = source.moments if isinstance(source, Stored) else self._store(source).moments
         like = next(self.module.parameters())
         mean, variance = (v.to(like.device, like.dtype) for v in (moments.mean, moments.variance))
-        return Elementwise(
-            lambda x: F.batch_norm(x, mean, variance, layer.weight, layer.bias, eps=layer.eps), [source]
+        return _pointwise(
+            lambda x: F.batch_norm(x, mean, variance, layer.weight, layer.bias, eps=layer.eps), source
         )
 
     def _convolve(self, layer: nn.Conv2d | nn.ConvTranspose2d, source: FeatureMap) -> Stored:
@@ -170,6 +172,10 @@ class LayerByLayer(fx.Interpreter):
                 stored.moments.add(values)
                 stored.values[:, :, region.top : region.bottom, region.left : region.right] = values
         return stored
+
+
+def _pointwise(function: Callable[[Tensor], Tensor], source: FeatureMap) -> Positionwise:
+    return Positionwise(function, [source], source.channels)
 
 
 def _without_inplace(layer: nn.Module) -> Any:

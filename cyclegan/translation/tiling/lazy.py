@@ -1,6 +1,6 @@
 """Feature maps that are too large for the device: stored on the host, read by regions.
 
-Elementwise layers, padding and resizing are not stored: they are done to each region as it is read.
+Layers that work position by position, padding and resizing are not stored: they are done to each region as it is read.
 """
 
 import os
@@ -87,15 +87,12 @@ class Stored:
 
 
 @dataclass(frozen=True)
-class Elementwise:
-    """A function of equally large maps, point by point."""
+class Positionwise:
+    """A function of equally large maps, position by position; it makes ``channels`` of theirs."""
 
     function: Callable[..., Tensor]
     sources: Sequence[FeatureMap]
-
-    @property
-    def channels(self) -> int:
-        return self.sources[0].channels
+    channels: int
 
     @property
     def height(self) -> int:
@@ -107,28 +104,6 @@ class Elementwise:
 
     def read(self, region: Region) -> Tensor:
         return self.function(*(source.read(region) for source in self.sources))
-
-
-@dataclass(frozen=True)
-class Joined:
-    """Channels of several maps, one after the other (a U-Net's skip connections)."""
-
-    sources: Sequence[FeatureMap]
-
-    @property
-    def channels(self) -> int:
-        return sum(source.channels for source in self.sources)
-
-    @property
-    def height(self) -> int:
-        return self.sources[0].height
-
-    @property
-    def width(self) -> int:
-        return self.sources[0].width
-
-    def read(self, region: Region) -> Tensor:
-        return torch.cat([source.read(region) for source in self.sources], dim=1)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """An image that is read by regions, in memory or on disk."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -36,3 +37,13 @@ class ArraySource:
 
     def read(self, top: int, bottom: int, left: int, right: int) -> np.ndarray:
         return self.pixels[top:bottom, left:right]
+
+
+def assembled(bands: Iterable[np.ndarray], like: np.ndarray) -> np.ndarray:
+    """Bands of rows from the top as one image, of the shape and dtype of ``like``."""
+    made = np.empty_like(like)
+    top = 0
+    for band in bands:
+        made[top : top + len(band)] = band
+        top += len(band)
+    return made

@@ -1,6 +1,5 @@
 """Whole or in tiles, and in which: decided from the image's size and the memory there is."""
 
-import copy
 import functools
 from collections.abc import Iterator
 
@@ -68,8 +67,7 @@ class Tiler:
         budget = min(TILE_BYTES, memory_bytes(self.device) // 4)
         if method == "exact":
             host = int(memory_bytes(CPU) * MAP_SHARE)
-            network = copy.deepcopy(self.network).float()
-            yield from exact_bands(network, source, self.multiple_of, budget, host)
+            yield from exact_bands(self.network, source, self.multiple_of, budget, host)
             return
         pixels = int(budget / self.per_pixel)
         if method == "dense":
