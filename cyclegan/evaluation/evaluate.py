@@ -66,19 +66,22 @@ def evaluate(
     read = _Reader(size, channels, background)
     pooled: dict[str, list[Tensor]] = {"translated": [], "untranslated": [], "target": [], "floor": []}
     distances: dict[str, list[Tensor]] = {"translated": [], "untranslated": []}
+    wanted = LAYERS if paired else STYLE_LAYERS  # the deep blocks cost as much again
     for number, real in enumerate(read.batches(sources)):
         layers = {
-            "translated": judge_layers(judge, translate(real)),
-            "untranslated": judge_layers(judge, real),
+            "translated": judge_layers(judge, translate(real), wanted),
+            "untranslated": judge_layers(judge, real, wanted),
         }
-        truth = read.batch(targets, number) if paired else None
-        truth_layers = None if truth is None else judge_layers(judge, truth)
+        if paired:
+            layers["target"] = judge_layers(judge, read.batch(targets, number), wanted)
         for name, found in layers.items():
             pooled[name].append(pooled_features(found))
-            if truth_layers is not None:
-                distances[name].append(perceptual_distance(found, truth_layers))
-    for name, paths in (("target", targets), ("floor", _spread(train_targets, len(targets)))):
-        pooled[name] = [pooled_features(judge_layers(judge, images)) for images in read.batches(paths)]
+        for name, found in distances.items() if paired else ():
+            found.append(perceptual_distance(layers[name], layers["target"]))
+    others = {"floor": _spread(train_targets, len(targets))} | ({} if paired else {"target": targets})
+    for name, paths in others.items():
+        batches = (judge_layers(judge, images, STYLE_LAYERS) for images in read.batches(paths))
+        pooled[name] = [pooled_features(found) for found in batches]
     features = {name: torch.cat(found) for name, found in pooled.items()}
     scales = layer_scales(features["target"])
     features = {name: found / scales for name, found in features.items()}
@@ -115,9 +118,9 @@ class _Reader:
 
 
 @torch.inference_mode()
-def judge_layers(judge: nn.Module, images: Tensor) -> dict[str, Tensor]:
+def judge_layers(judge: nn.Module, images: Tensor, layers: Sequence[str] = LAYERS) -> dict[str, Tensor]:
     """Activations of (N, 1 or 3, H, W), at the size that the images have."""
-    return judge(images.expand(-1, 3, -1, -1), LAYERS)
+    return judge(images.expand(-1, 3, -1, -1), layers)
 
 
 def pooled_features(activations: Mapping[str, Tensor]) -> Tensor:

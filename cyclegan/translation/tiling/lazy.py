@@ -1,6 +1,7 @@
 """Feature maps that are too large for the device: stored on the host, read by regions.
 
-Layers that work position by position, padding and resizing are not stored: they are done to each region as it is read.
+Layers that work position by position, padding and resizing are not stored: they are done to each region as
+it is read.
 """
 
 import os
