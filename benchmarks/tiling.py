@@ -93,6 +93,8 @@ def _photograph(size: int) -> np.ndarray:
 
 
 def _one(way: str, size: int, out: Path, generator: Path | None) -> None:
+    import torch
+
     from cyclegan.artifacts import load_generator
     from cyclegan.images import from_tensor, resize, to_tensor
     from cyclegan.networks import build
@@ -104,6 +106,7 @@ def _one(way: str, size: int, out: Path, generator: Path | None) -> None:
     from cyclegan.translation.tiling.strategy import Tiler
     from cyclegan.translation.tiling.tiles import dense_bands
 
+    torch.manual_seed(0)  # each way is a process of its own, and all have the same weights
     network = (
         load_generator(generator)[0] if generator else initialize(build("generator", "resnet", {})).eval()
     ).requires_grad_(False)
