@@ -12,7 +12,8 @@ from cyclegan.errors import BadInput
 from cyclegan.images import read_image, write_image
 from cyclegan.networks import build
 from cyclegan.networks.layers import initialize
-from cyclegan.translation.folder import plan, translate_files
+from cyclegan.translation.folder import translate_files
+from cyclegan.translation.plan import plan
 from cyclegan.translation.provenance import Label
 
 

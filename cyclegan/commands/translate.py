@@ -104,12 +104,13 @@ def _translate(
     from cyclegan.translation.shares import Share
 
     share = Share.of_environment()
+    planned = plan(source, target, options.format)
     if backend == "auto" and (tiling.method is not None or isinstance(tiling.tile, int)):
         backend = "torch"
     elif backend == "auto":
-        backend = pick_backend(generator, precision, len(plan(source, target, options.format)))
+        backend = pick_backend(generator, precision, len(planned))
     translator = Translator.from_pretrained(generator, share.device(), backend, precision, tiling)
-    work = FolderTranslation(translator, source, target, options, share)
+    work = FolderTranslation(translator, planned, options, share)
     _go_through(work)
     if work.summary is None:  # another process speaks for all
         return 0

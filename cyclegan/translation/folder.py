@@ -21,7 +21,7 @@ from cyclegan.translation.pipeline import (
     default_batch_size,
     run_jobs,
 )
-from cyclegan.translation.plan import plan
+from cyclegan.translation.plan import Plan
 from cyclegan.translation.shares import Share, meet, part
 
 if TYPE_CHECKING:
@@ -41,20 +41,17 @@ class Summary:
 class FolderTranslation:
     """The translation of a folder, done while one iterates over it; each step gives a ``Translated``.
 
-    Making one finds the files and looks at what lies in the output already. A file is done when the
+    Making one looks at what lies in the output already. A file is done when the
     manifest says that this generator, with these settings, made it from this input. An output that it
     does not know, or that was made otherwise, stops it before anything starts.
 
     Raises:
-        BadInput: from the constructor, as said and as ``plan``; from the iteration, when an output cannot
+        BadInput: from the constructor, as said; from the iteration, when an output cannot
             be written and so no other could.
     """
 
-    def __init__(
-        self, translator: "Translator", source: Path, target: Path, options: FolderOptions, share: Share
-    ) -> None:
-        self.translator, self.options, self.share = translator, options, share
-        self.plan = plan(source, target, options.format)
+    def __init__(self, translator: "Translator", plan: Plan, options: FolderOptions, share: Share) -> None:
+        self.translator, self.plan, self.options, self.share = translator, plan, options, share
         if options.signer is not None:
             options.signer.refuse_unsignable([target for _, target in self.plan])
         self._prefix = _relative(self.plan.source, self.plan.target)

@@ -260,7 +260,7 @@ class _Flow:
         except BadImage as error:
             return self._failed(job, str(error), read.state)
         except OSError as error:
-            raise BadInput(f"{job.target}: cannot be written ({error.strerror})") from error
+            return self._unwritable(job, error, read.state)
         return Translated(job.source, job.target)
 
     def _write(self, job: Job, read: Read, result: Tensor | np.ndarray) -> Translated:
@@ -282,13 +282,15 @@ class _Flow:
         try:
             replace_file(job.target, data, self._announce(job, read.state))
         except OSError as error:
-            problem = f"{job.target}: cannot be written ({error.strerror})"
-            if error.errno not in _ONE_FILE_ONLY:
-                raise BadInput(
-                    f"{problem}; what is done is kept, the same command goes on from there"
-                ) from error
-            return self._failed(job, problem, read.state)
+            return self._unwritable(job, error, read.state)
         return Translated(job.source, job.target)
+
+    def _unwritable(self, job: Job, error: OSError, state: FileState | None) -> Translated:
+        """One file's trouble, or that of all: then it ends here."""
+        problem = f"{job.target}: cannot be written ({error.strerror})"
+        if error.errno in _ONE_FILE_ONLY:
+            return self._failed(job, problem, state)
+        raise BadInput(f"{problem}; what is done is kept, the same command goes on from there") from error
 
     def _announce(self, job: Job, state: FileState | None) -> Callable[[Path], None] | None:
         hooks = self.hooks
@@ -314,13 +316,11 @@ def _batches(
 
     What comes together depends on the files alone, not on what is done already (``Share.windows``).
     """
-    slides = [] if side is not None else [item for item in known if _is_slide(*item)]
-    for job, (height, width) in slides:
-        if job.wanted:
-            yield _Batch([job], [min(height * width, IN_FLIGHT_PIXELS)], is_slide=True)
     by_shape: dict[tuple[int, int], list[tuple[Job, int]]] = {}
     for job, (height, width) in known:
-        if (job, (height, width)) in slides:
+        if side is None and _is_slide(job, (height, width)):
+            if job.wanted:
+                yield _Batch([job], [min(height * width, IN_FLIGHT_PIXELS)], is_slide=True)
             continue
         shape = (height, width) if side is None else (side, side)
         by_shape.setdefault(shape, []).append((job, max(height * width, shape[0] * shape[1])))

@@ -33,6 +33,7 @@ from cyclegan.networks.inference import translate
 from cyclegan.translation.backends import Backend, BackendName, Precision, TorchBackend, open_backend
 from cyclegan.translation.folder import FolderTranslation
 from cyclegan.translation.options import FolderOptions, Tiling
+from cyclegan.translation.plan import plan
 from cyclegan.translation.provenance import Label
 from cyclegan.translation.shares import Share
 from cyclegan.translation.tiling.source import ArraySource, assembled
@@ -188,7 +189,9 @@ class Translator:
         Raises:
             BadInput: nothing to translate, or what lies at the outputs' places is not this translation.
         """
-        return FolderTranslation(self, Path(source), Path(target), FolderOptions(**options), share or Share())
+        chosen = FolderOptions(**options)
+        planned = plan(Path(source), Path(target), chosen.format)
+        return FolderTranslation(self, planned, chosen, share or Share())
 
     def file(self, source: Path, target: Path, signer: "Signer | None" = None, **options: Any) -> None:
         """Translate one file; depth, alpha, colour profile and EXIF are kept where the target has them.
