@@ -12,10 +12,11 @@ os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 import numpy as np
 import pytest
 import torch
+from generators import TINY_GENERATOR, generator_config
 from PIL import Image
 
 from cyclegan import Translator
-from cyclegan.artifacts import GeneratorConfig, NetworkConfig, save_generator
+from cyclegan.artifacts import GeneratorConfig, save_generator
 from cyclegan.config import TrainSettings
 from cyclegan.networks import build
 from cyclegan.networks.layers import initialize
@@ -100,33 +101,10 @@ def photograph(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
-TINY_GENERATOR = {"filters": 4, "blocks": 1}
-
-
 @pytest.fixture(scope="session")
 def config() -> Callable[..., GeneratorConfig]:
     """What a saved generator says of itself, with changes."""
-
-    def make(**changes: object) -> GeneratorConfig:
-        values = {
-            "network": NetworkConfig(name="resnet", arguments=TINY_GENERATOR),
-            "channels": 3,
-            "size": 32,
-            "multiple_of": 4,
-            "domain": "photo2monet",
-            "direction": "AtoB",
-            "source": "photographs",
-            "target": "paintings <by> Claude & \u201cMonet\u201d \U0001f3a8",
-            "card_sha256": "c" * 64,
-            "licences": {"A": "CC-BY-4.0", "B": "public domain: since 1997"},
-            "seed": 0,
-            "steps": 1,
-            "images_seen": 1,
-            **changes,
-        }
-        return GeneratorConfig(**values)
-
-    return make
+    return generator_config
 
 
 @pytest.fixture(scope="session")

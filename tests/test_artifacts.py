@@ -4,8 +4,9 @@ import json
 
 import pytest
 import torch
+from generators import generator_config
 
-from cyclegan.artifacts import GeneratorConfig, NetworkConfig, load_generator, save_generator
+from cyclegan.artifacts import NetworkConfig, load_generator, save_generator
 from cyclegan.artifacts import generator as artifacts
 from cyclegan.errors import BadInput
 from cyclegan.networks import build
@@ -17,18 +18,13 @@ ARGUMENTS = {"channels": 3, "filters": 4, "blocks": 1, "norm": "instance", "upsa
 @pytest.fixture
 def saved(tmp_path):
     network = initialize(build("generator", "resnet", ARGUMENTS))
-    config = GeneratorConfig(
+    config = generator_config(
         network=NetworkConfig(name="resnet", arguments=ARGUMENTS),
-        channels=3,
-        size=32,
-        multiple_of=4,
         domain="mine",
-        direction="AtoB",
         source="cats",
         target="dogs",
         card_sha256=None,
         licences={"A": "CC0-1.0", "B": "unknown"},
-        seed=0,
         steps=10,
         images_seen=20,
     )

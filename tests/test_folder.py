@@ -16,10 +16,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from generators import TINY_GENERATOR, generator_config
 from PIL import Image
 
 from cyclegan import Translator
-from cyclegan.artifacts import GeneratorConfig, NetworkConfig, save_generator
+from cyclegan.artifacts import save_generator
 from cyclegan.errors import BadInput
 from cyclegan.images import read_image
 from cyclegan.networks import build
@@ -31,33 +32,14 @@ from cyclegan.translation.provenance import Label
 from cyclegan.translation.shares import Share
 
 ROOT = Path(__file__).resolve().parent.parent
-SMALL = {"filters": 4, "blocks": 1}
 PHOTOS = (
     *("a.png", "b.png", "c.png", "d.png", "in/e.png", "in/f.jpg", "in/g.webp", "in/h.png"),
     *("in/deep/i.png", "in/deep/j.png", "in/deep/k.bmp", "in/deep/l.tif"),
 )
 
 
-def config(channels: int = 3) -> GeneratorConfig:
-    return GeneratorConfig(
-        network=NetworkConfig(name="resnet", arguments=SMALL),
-        channels=channels,
-        size=32,
-        multiple_of=4,
-        domain="mine",
-        direction="AtoB",
-        source="a",
-        target="b",
-        card_sha256=None,
-        licences={},
-        seed=0,
-        steps=0,
-        images_seen=0,
-    )
-
-
 def translator_with(network: torch.nn.Module, digest: str = "0" * 64) -> Translator:
-    return Translator(network, config(), "cpu", label=Label.of(config(), digest))
+    return Translator(network, generator_config(), "cpu", label=Label.of(generator_config(), digest))
 
 
 class Negative(torch.nn.Module):
@@ -89,7 +71,9 @@ def generator(tmp_path_factory) -> Path:
     """A saved generator with random weights."""
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("saved") / "G_AB"
-    save_generator(folder, initialize(build("generator", "resnet", SMALL), 0.2).state_dict(), config())
+    save_generator(
+        folder, initialize(build("generator", "resnet", TINY_GENERATOR), 0.2).state_dict(), generator_config()
+    )
     return folder
 
 

@@ -2,17 +2,11 @@
 
 import argparse
 import json
-import sys
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
-from torch import nn
-
-sys.path.append(str(Path(__file__).parent / "fixtures"))
 from foreign_networks import (
     INSTANCE,
     Nested,
@@ -22,6 +16,8 @@ from foreign_networks import (
     old_instance,
     with_random_weights,
 )
+from safetensors.torch import save_file
+from torch import nn
 
 from cyclegan import Translator
 from cyclegan.artifacts import load_generator

@@ -4,10 +4,10 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from generators import generator_config
 from PIL import Image
 
 from cyclegan import Translator
-from cyclegan.artifacts import GeneratorConfig, NetworkConfig
 from cyclegan.errors import BadInput
 from cyclegan.images import read_image, write_image
 from cyclegan.networks import build
@@ -18,21 +18,7 @@ from cyclegan.translation.provenance import Label
 
 
 def translator_with(network, channels=3):
-    config = GeneratorConfig(
-        network=NetworkConfig(name="resnet", arguments={}),
-        channels=channels,
-        size=32,
-        multiple_of=4,
-        domain="mine",
-        direction="AtoB",
-        source="a",
-        target="b",
-        card_sha256=None,
-        licences={},
-        seed=0,
-        steps=0,
-        images_seen=0,
-    )
+    config = generator_config(channels=channels)
     return Translator(network, config, "cpu", label=Label.of(config, "0" * 64))
 
 
