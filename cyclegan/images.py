@@ -54,20 +54,43 @@ class Picture:
 
 
 def list_images(folder: Path) -> list[Path]:
-    """All image files under ``folder``, recursively, sorted by path; hidden files are left out."""
+    """All image files under ``folder``, recursively as ``walk``, sorted by path."""
     if not folder.is_dir():
         raise BadInput(f"{folder}: no such folder")
-    found = []
-    for here, folders, names in os.walk(folder, onerror=_refuse_folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [
-            Path(here, name) for name in names if name.lower().endswith(SUFFIXES) and not name.startswith(".")
-        ]
-    return sorted(found)
+    return sorted(folder / name for name in walk(folder) if name.lower().endswith(SUFFIXES))
 
 
-def _refuse_folder(error: OSError) -> None:
-    raise BadInput(f"{error.filename}: this folder cannot be read ({error.strerror})")
+def walk(root: Path, depth: int | None = None, leave_out: Path | None = None) -> Iterator[str]:
+    """The files under ``root`` as relative names with ``/``: a folder's own, sorted, before its folders'.
+
+    Hidden names are left out. Links to folders are followed, but for those that lead back to a folder
+    above them. ``depth`` is how many folders deep to go, 0 for the root alone.
+
+    Raises:
+        BadInput: a folder cannot be read.
+    """
+    above = {_identity(folder) for folder in (root, leave_out) if folder is not None and folder.exists()}
+    waiting = [("", frozenset(above))]
+    while waiting:
+        prefix, above = waiting.pop()
+        try:
+            with os.scandir(root / prefix) as entries:
+                listed = sorted((entry for entry in entries if entry.name[0] != "."), key=lambda e: e.name)
+        except OSError as error:
+            raise BadInput(f"{root / prefix}: this folder cannot be read ({error.strerror})") from error
+        folders = [entry for entry in listed if entry.is_dir()]
+        yield from (prefix + entry.name for entry in listed if not entry.is_dir())
+        if depth is not None and prefix.count("/") >= depth:
+            continue
+        for entry in reversed(folders):
+            here = _identity(Path(entry.path))
+            if here not in above:
+                waiting.append((f"{prefix}{entry.name}/", above | {here}))
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
 
 
 @contextlib.contextmanager

@@ -22,6 +22,7 @@ from cyclegan.datasets.domain import open_domain
 from cyclegan.datasets.store import ImageStore
 from cyclegan.datasets.unpaired import PositionSampler, UnpairedImages, loader, open_stores
 from cyclegan.errors import BadInput
+from cyclegan.images import list_images
 
 NAMED_IN_THE_DESIGN = [
     "horse2zebra",
@@ -298,6 +299,14 @@ def test_missing_pictures(data, message, here):
 
 
 # --- decoded once
+
+
+def test_linked_folders_are_read_and_loops_are_not(small_domain, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "linked").symlink_to(small_domain / "trainA")
+    (tmp_path / "mine" / "loop").symlink_to(tmp_path / "mine")
+    names = [path.name for path in sorted((small_domain / "trainA").iterdir())]
+    assert [path.name for path in list_images(tmp_path / "mine")] == names
 
 
 def test_bad_files_are_listed_together_and_skipped_only_on_demand(tiny, small_domain, here):

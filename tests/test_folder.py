@@ -21,12 +21,15 @@ from PIL import Image
 
 from cyclegan import Translator
 from cyclegan.artifacts import save_generator
+from cyclegan.commands.translate import translate
 from cyclegan.errors import BadInput
 from cyclegan.images import read_image
 from cyclegan.networks import build
 from cyclegan.networks.layers import initialize
-from cyclegan.translation import pipeline
+from cyclegan.translation import backends, pipeline
 from cyclegan.translation.leftovers import sweep
+from cyclegan.translation.manifest import backend_of
+from cyclegan.translation.options import Tiling
 from cyclegan.translation.plan import plan
 from cyclegan.translation.provenance import Label
 from cyclegan.translation.shares import Share
@@ -344,6 +347,26 @@ def test_what_a_format_cannot_hold_is_that_files_own_trouble(tmp_path, negative)
     assert ["cannot be written as a .webp file" in (r.error or "") for r in results] == [True, False]
 
 
+@pytest.mark.parametrize("tiling", [Tiling("off"), Tiling(16, "naive")], ids=str)
+def test_what_memory_cannot_hold_is_that_files_own_trouble(photos, tmp_path, tiling):
+    """The network is given a picture, or tiles of one, and finds no room for the wide ones."""
+
+    class Greedy(torch.nn.Module):
+        def forward(self, x):
+            if x.mean() > 0.5:
+                raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 EiB")
+            return -x
+
+    Image.new("RGB", (24, 16), "white").save(photos / "in" / "bright.png")
+    label = Label.of(generator_config(), "0" * 64)
+    translator = Translator(Greedy(), generator_config(), "cpu", label=label, tiling=tiling)
+    results = list(translator.folder(photos, tmp_path / "out"))
+    failed = {result.source.name: result.error for result in results if result.error}
+    assert list(failed) == ["bright.png"]
+    assert "does not fit into memory; give it smaller, with --size" in failed["bright.png"]
+    assert len(contents(tmp_path / "out")) == len(PHOTOS)
+
+
 def test_a_full_disk_stops_it_and_loses_nothing(photos, tmp_path, negative, monkeypatch):
     out = tmp_path / "out"
     write, count = Path.write_bytes, 0
@@ -448,6 +471,18 @@ def test_another_generator_or_setting_stops_it(photos, tmp_path, negative):
     list(other.folder(photos, out, overwrite=True))
     assert read_image(out / "a.png").pixels.tolist() == read_image(photos / "a.png").pixels.tolist()
     assert {line["generator_sha256"] for line in manifest(out)} == {"1" * 64}
+
+
+def test_a_folder_that_grew_is_gone_on_with_by_what_began_it(photos, tmp_path, generator, monkeypatch):
+    """More pictures make another backend worth its while, which would make the old ones anew."""
+    monkeypatch.setattr(backends, "pick_backend", lambda *_: "onnx")
+    out = str(tmp_path / "out")
+    assert backend_of(tmp_path / "out") is None
+    for words in ([str(photos / "a.png"), out, "--backend", "torch"], [str(photos), out]):
+        assert translate([str(generator), *words]) == 0
+    assert {line["settings"]["backend"] for line in manifest(tmp_path / "out")} == {"torch"}
+    assert translate([str(generator), str(photos), out, "--overwrite"]) == 0
+    assert {line["settings"]["backend"] for line in manifest(tmp_path / "out")} == {"onnx"}
 
 
 def test_two_folders_of_equal_names_do_not_mix(photos, tmp_path, negative):

@@ -227,8 +227,10 @@ def test_only_a_generator_is_replaced(tmp_path):
     with pytest.raises(BadInput, match=r"holds other files \(holiday.jpg\)"):
         converted(Resnet(blocks=1).state_dict(), tmp_path)
     (tmp_path / "ours" / "holiday.jpg").unlink()
+    (tmp_path / "ours" / "metrics.json").write_text("{}")  # what evaluating another generator left
     converted(Resnet(blocks=1).state_dict(), tmp_path)
     ours, _ = converted(Resnet(blocks=2).state_dict(), tmp_path)
+    assert not (tmp_path / "ours" / "metrics.json").exists()
     assert sum(p.shape == (32, 32, 3, 3) for p in ours.parameters()) == 4
 
 

@@ -13,15 +13,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from cyclegan.artifacts.generator import (
-    CONFIG,
-    WEIGHTS,
     ConvertedFrom,
     GeneratorConfig,
     NetworkConfig,
     network_arguments,
     save_generator,
 )
-from cyclegan.artifacts.model_card import MODEL_CARD
+from cyclegan.artifacts.hub import FILES
 from cyclegan.artifacts.recognition import Layer, Misfit, Wishes, list_layers, recognise, registered_shape
 from cyclegan.datasets.fetch import sha256_of
 from cyclegan.errors import BadInput, nearest
@@ -96,7 +94,7 @@ def _refuse_other_folders(folder: Path) -> None:
     """Saving replaces the whole folder, so only a generator's own may be there."""
     if folder.is_dir():
         try:
-            others = {path.name for path in folder.iterdir()} - {WEIGHTS, CONFIG, MODEL_CARD}
+            others = {path.name for path in folder.iterdir()} - set(FILES)
         except OSError as error:
             raise BadInput(f"{folder}: cannot be read ({error.strerror})") from error
         if others:

@@ -100,6 +100,7 @@ def _translate(
     from cyclegan.translation import Translator
     from cyclegan.translation.backends import pick_backend
     from cyclegan.translation.folder import FolderTranslation
+    from cyclegan.translation.manifest import backend_of
     from cyclegan.translation.plan import plan
     from cyclegan.translation.shares import Share
 
@@ -108,7 +109,9 @@ def _translate(
     if backend == "auto" and (tiling.method is not None or isinstance(tiling.tile, int)):
         backend = "torch"
     elif backend == "auto":
-        backend = pick_backend(generator, precision, len(planned))
+        goes_on = planned.is_folder and generator.suffix != ".onnx" and not options.overwrite
+        begun = backend_of(planned.target) if goes_on else None
+        backend = begun or pick_backend(generator, precision, len(planned))
     translator = Translator.from_pretrained(generator, share.device(), backend, precision, tiling)
     work = FolderTranslation(translator, planned, options, share)
     _go_through(work)

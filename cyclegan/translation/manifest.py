@@ -184,6 +184,16 @@ def read_entries(folder: Path) -> dict[str, Entry]:
     return found
 
 
+def backend_of(folder: Path) -> str | None:
+    """What computed the folder's first recorded file: a folder that has grown is gone on with by the same."""
+    for path in manifest_files(folder):
+        for _, _, values in _lines(path):
+            settings = values.get("settings")
+            named = settings.get("backend") if isinstance(settings, dict) else None
+            return named if named in ("torch", "onnx", "openvino") else None
+    return None
+
+
 def _entry(path: Path, values: dict[str, Any]) -> Entry:
     try:
         source, result = (

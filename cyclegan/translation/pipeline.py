@@ -1,5 +1,6 @@
 """Decode, network, encode: each at work on other images while the next ones wait, few enough for memory."""
 
+import contextlib
 import errno
 import os
 from collections import deque
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 IN_FLIGHT_PIXELS = 1 << 25  # decoded, not yet written: some 30 bytes each, so about 1 GiB
 BATCH_PIXELS = 1 << 22  # through the network at once: 64 images of 256 px, one of 2048 px
 WINDOW_BATCHES = 4  # images of one shape are looked for in as many consecutive files as fill these
+_TOO_LARGE = "does not fit into memory; give it smaller, with --size, or in smaller tiles with --tile"
 # What is wrong with one output's name or place; all else (a full disk, no permission) concerns them all.
 _ONE_FILE_ONLY = {errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EILSEQ}
 
@@ -223,28 +225,24 @@ class _Flow:
         reads = [future.result() for future in futures]
         good = [i for i, read in enumerate(reads) if read.tensor is not None]
         results: dict[int, Tensor | np.ndarray] = {}
-        trouble = ""
         if any(batch.jobs[i].wanted for i in good):
-            try:
+            with _full_memory_is_one_files_trouble():
                 results.update(zip(good, self._network([reads[i].tensor for i in good]), strict=True))
-            except (MemoryError, RuntimeError) as error:
-                if not _is_out_of_memory(error):
-                    raise
-                trouble = "does not fit into memory; give it smaller, or with --size"
         for i, (job, read) in enumerate(zip(batch.jobs, reads, strict=True)):
             if job.wanted and read.is_slide:
                 self.pixels -= batch.pixels[i]
                 yield job, self._slide(job, read)
                 continue
             if job.wanted and read.picture is not None and read.tensor is None:
-                results[i] = self.translator.in_tiles(read.picture.pixels)
+                with _full_memory_is_one_files_trouble():
+                    results[i] = self.translator.in_tiles(read.picture.pixels)
             if job.wanted and i in results:
                 future = self.writers.submit(self._write, job, read, results[i])
                 self.writing.append((job, batch.pixels[i], future))
                 continue
             self.pixels -= batch.pixels[i]
             if job.wanted:
-                yield job, self._failed(job, read.error or f"{job.source}: {trouble}", read.state)
+                yield job, self._failed(job, read.error or f"{job.source}: {_TOO_LARGE}", read.state)
         while self.writing and self.writing[0][2].done():
             yield self._collect()
 
@@ -256,12 +254,14 @@ class _Flow:
         assert read.state is not None
         try:
             announce = self._announce(job, read.state)
-            self.translator.slide(job.source, job.target, read.state.sha256, self.options, announce)
+            with _full_memory_is_one_files_trouble():
+                self.translator.slide(job.source, job.target, read.state.sha256, self.options, announce)
+                return Translated(job.source, job.target)
         except BadImage as error:
             return self._failed(job, str(error), read.state)
         except OSError as error:
             return self._unwritable(job, error, read.state)
-        return Translated(job.source, job.target)
+        return self._failed(job, f"{job.source}: {_TOO_LARGE}", read.state)
 
     def _write(self, job: Job, read: Read, result: Tensor | np.ndarray) -> Translated:
         """In a writer's thread."""
@@ -343,5 +343,11 @@ def _state(path: Path) -> FileState | None:
         return None
 
 
-def _is_out_of_memory(error: Exception) -> bool:
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
+@contextlib.contextmanager
+def _full_memory_is_one_files_trouble() -> Iterator[None]:
+    """What memory cannot hold is left without a result, and the next file has its turn."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not (isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)):
+            raise

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import overload
 
 from cyclegan.errors import BadInput
-from cyclegan.images import SUFFIXES
+from cyclegan.images import SUFFIXES, walk
 from cyclegan.translation.options import Format
 
 _SAME_FORMAT = {"jpg": (".jpg", ".jpeg"), "tiff": (".tif", ".tiff")}
@@ -102,39 +102,6 @@ def _inputs(source: Path, target: Path) -> tuple[Path, list[str]]:
 
 def _images(names: Iterable[str]) -> Iterator[str]:
     return (name for name in names if name.lower().endswith(SUFFIXES))
-
-
-def walk(root: Path, depth: int | None = None, leave_out: Path | None = None) -> Iterator[str]:
-    """The files under ``root`` as relative names with ``/``: a folder's own, sorted, before its folders'.
-
-    Hidden names are left out. Links to folders are followed, but for those that lead back to a folder
-    above them. ``depth`` is how many folders deep to go, 0 for the root alone.
-
-    Raises:
-        BadInput: a folder cannot be read.
-    """
-    above = {_identity(folder) for folder in (root, leave_out) if folder is not None and folder.exists()}
-    waiting = [("", frozenset(above))]
-    while waiting:
-        prefix, above = waiting.pop()
-        try:
-            with os.scandir(root / prefix) as entries:
-                listed = sorted((entry for entry in entries if entry.name[0] != "."), key=lambda e: e.name)
-        except OSError as error:
-            raise BadInput(f"{root / prefix}: this folder cannot be read ({error.strerror})") from error
-        folders = [entry for entry in listed if entry.is_dir()]
-        yield from (prefix + entry.name for entry in listed if not entry.is_dir())
-        if depth is not None and prefix.count("/") >= depth:
-            continue
-        for entry in reversed(folders):
-            here = _identity(Path(entry.path))
-            if here not in above:
-                waiting.append((f"{prefix}{entry.name}/", above | {here}))
-
-
-def _identity(folder: Path) -> tuple[int, int]:
-    status = folder.stat()
-    return status.st_dev, status.st_ino
 
 
 def _matching(source: Path, target: Path) -> tuple[Path, list[str]]:
