@@ -229,16 +229,10 @@ def test_what_cannot_work_is_refused_before_anything_is_written(what, tiny, here
 
 def test_another_network_cannot_go_on(tiny, here):
     train(tiny(run_dir=here / "run"))
-    with pytest.raises(BadInput, match="holds other networks than the settings name"):
+    with pytest.raises(BadInput, match=r"^generator\.filters: the checkpoint was made with 8, not 4"):
         train(tiny(resume=str(here / "run"), steps=6, generator__filters=4))
-
-
-def test_a_damaged_checkpoint_is_named(tiny, here):
-    train(tiny(run_dir=here / "run"))
-    (checkpoint,) = checkpoints(here / "run" / "checkpoints")
-    (checkpoint / "state.pt").write_bytes((checkpoint / "state.pt").read_bytes()[:1000])
-    with pytest.raises(BadInput, match=r"step-00000004: cannot be read \("):
-        train(tiny(resume=str(here / "run"), steps=6))
+    with pytest.raises(BadInput, match="holds other networks than the settings name"):
+        train(tiny(resume=str(here / "run"), steps=6, resume_with=("generator.filters=4",)))
 
 
 def test_nan_stops_the_run_and_never_reaches_a_generator(tiny, monkeypatch, here):
