@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -185,6 +186,9 @@ def test_an_offline_wandb_run_holds_numbers_grids_and_settings(tiny, monkeypatch
     result = train(tiny(tracker="wandb", samples__every=2))
     assert result.upload and result.upload.startswith("wandb sync ")
     (file,) = (result.run.folder / "wandb").glob("offline-run-*/run-*.wandb")
+    until = time.monotonic() + 20
+    while b"samples" not in file.read_bytes() and time.monotonic() < until:
+        time.sleep(0.1)  # W&B's service writes its last lines after it has said that it is done
     from wandb.proto import wandb_internal_pb2
 
     history, config = [], {}
