@@ -176,7 +176,7 @@ def compare(whole: Path, broken: Path) -> list[str]:
     """All that differs: the last checkpoint, the generators' files, the log (but for its speeds)."""
     states = []
     for run in (whole, broken):
-        state, progress = read_checkpoint(checkpoints(run / "checkpoints")[-1], torch.device("cpu"))
+        state, progress = read_checkpoint(checkpoints(run / "checkpoints")[-1])
         states.append({**state, "step": progress.step, "images_seen": progress.images_seen})
     found = list(differences(*states, "checkpoint"))
     for name in ("G_AB", "G_BA"):

@@ -174,15 +174,15 @@ def sweep(folder: Path) -> None:
         shutil.rmtree(partial) if partial.is_dir() else partial.unlink()
 
 
-def read_checkpoint(path: Path, device: torch.device) -> tuple[dict[str, Any], Progress]:
-    """State and progress of one checkpoint that ``verify`` passed; no code in it is ever run.
+def read_checkpoint(path: Path) -> tuple[dict[str, Any], Progress]:
+    """State, on the CPU, and progress of a checkpoint that ``verify`` passed; no code in it is ever run.
 
     Raises:
         BadInput: what was written cannot be read back, as by another version of torch.
     """
     try:
         progress = Progress(**json.loads((path / PROGRESS).read_text()))
-        state = torch.load(path / STATE, map_location=device, weights_only=True)
+        state = torch.load(path / STATE, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises many kinds
         reason = str(error).splitlines()[0]
         raise BadInput(f"{path}: cannot be read ({reason}); resume from an older checkpoint") from error

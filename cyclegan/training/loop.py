@@ -25,6 +25,7 @@ from cyclegan.training.chance_state import begin_random_states
 from cyclegan.training.changes import check_changes, with_meant
 from cyclegan.training.checkpoint import Progress, read_settings, save_checkpoint, truncate_metrics
 from cyclegan.training.ema import update_average
+from cyclegan.training.group import join_group
 from cyclegan.training.launch import note_launch
 from cyclegan.training.meter import Meter
 from cyclegan.training.outcome import Result, TrainingFailed, TrainingStopped
@@ -48,9 +49,13 @@ class Trainer:
         tracker = None if settings.tracker == "none" else settings.tracker
         # Told that there is no GPU, accelerate joins torchrun's processes over gloo; else it does not.
         on_cpu = not torch.accelerator.is_available()
-        patience = InitProcessGroupKwargs(timeout=timedelta(minutes=settings.timeout_minutes))
+        timeout = timedelta(minutes=settings.timeout_minutes)
+        join_group(timeout)
         self.accelerator = Accelerator(
-            cpu=on_cpu, mixed_precision=precision, log_with=tracker, kwargs_handlers=[patience]
+            cpu=on_cpu,
+            mixed_precision=precision,
+            log_with=tracker,
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=timeout)],
         )
         _refuse_uneven(settings, self.accelerator.num_processes)
         self.step = CycleGANStep(settings, self.accelerator)
@@ -70,7 +75,7 @@ class Trainer:
         self.tracking = Tracking(self.accelerator, settings.tracker, self.run.folder)
         self.random_states = random_states
         self.saver = Saver(self.bar.say)
-        self.stop = StopRequest(self.accelerator)
+        self.stop = StopRequest(self.accelerator, timeout)
 
     def _open_data(self) -> tuple[Domain, UnpairedImages]:
         """One process of a machine fetches and decodes to disk; the others find it done."""

@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import time
+from datetime import timedelta
 from types import FrameType
 
 import torch
@@ -21,14 +22,14 @@ ECHO_S = 0.5
 class StopRequest:
     """While it is open, the three signals leave a note, no more; a second SIGINT ends all at once."""
 
-    def __init__(self, accelerator: Accelerator) -> None:
+    def __init__(self, accelerator: Accelerator, timeout: timedelta | None = None) -> None:
         self.received: signal.Signals | None = None
         self._since = 0.0
         self._before: dict[int, object] = {}
         self._group: torch.distributed.ProcessGroup | None = None
         if accelerator.num_processes > 1:
             # Over the CPU also where gradients go from GPU to GPU: no kernel is waited for.
-            self._group = torch.distributed.new_group(backend="gloo")
+            self._group = torch.distributed.new_group(timeout=timeout, backend="gloo")
         self.live = accelerator.is_main_process
 
     def __enter__(self) -> "StopRequest":

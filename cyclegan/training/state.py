@@ -44,7 +44,7 @@ def restore(
         BadInput: the checkpoint holds other networks than the settings name.
     """
     device, scaler = step.accelerator.device, step.accelerator.scaler
-    state, progress = read_checkpoint(checkpoint, device)
+    state, progress = read_checkpoint(checkpoint)
     try:
         for name in NAMES:
             step.networks[name].load_state_dict(state[name])
