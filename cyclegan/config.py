@@ -124,6 +124,9 @@ class SampleSettings(Frozen):
 class CheckpointSettings(Frozen):
     every: int = Field(1000, ge=1, description="steps between two checkpoints")
     keep: int = Field(2, ge=1, description="newest checkpoints that stay")
+    keep_every: int | None = Field(
+        None, ge=1, description="steps; checkpoints at a multiple of it stay for ever"
+    )
 
 
 class TrainSettings(Frozen):
@@ -143,7 +146,15 @@ class TrainSettings(Frozen):
     tracker: Literal["wandb", "none"] = Field("wandb", description="where curves and grids go")
     run_dir: Path | None = Field(None, description="the run's folder; default runs/<domain>/<date-time>")
     resume: str | None = Field(
-        None, description="go on with the newest run ('latest'), or a run or checkpoint folder"
+        None,
+        description="go on with the newest run ('latest'), or a run or checkpoint folder; 'auto': with "
+        "--run-dir, or begin there",
+    )
+    resume_with: tuple[str, ...] = Field(
+        (), description="key=value: settings that are meant to differ from the checkpoint's"
+    )
+    timeout_minutes: float = Field(
+        30.0, gt=0, description="how long processes wait for one that does not answer"
     )
     gradient_accumulation: int = Field(1, ge=1, description="parts in which a step's batch is computed")
     pool_size: int = Field(50, ge=0, description="fakes in each image pool; 0 turns the pools off")

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -185,6 +186,9 @@ def test_an_offline_wandb_run_holds_numbers_grids_and_settings(tiny, monkeypatch
     result = train(tiny(tracker="wandb", samples__every=2))
     assert result.upload and result.upload.startswith("wandb sync ")
     (file,) = (result.run.folder / "wandb").glob("offline-run-*/run-*.wandb")
+    until = time.monotonic() + 20
+    while b"samples" not in file.read_bytes() and time.monotonic() < until:
+        time.sleep(0.1)  # W&B's service writes its last lines after it has said that it is done
     from wandb.proto import wandb_internal_pb2
 
     history, config = [], {}
@@ -229,16 +233,10 @@ def test_what_cannot_work_is_refused_before_anything_is_written(what, tiny, here
 
 def test_another_network_cannot_go_on(tiny, here):
     train(tiny(run_dir=here / "run"))
-    with pytest.raises(BadInput, match="holds other networks than the settings name"):
+    with pytest.raises(BadInput, match=r"^generator\.filters: the checkpoint was made with 8, not 4"):
         train(tiny(resume=str(here / "run"), steps=6, generator__filters=4))
-
-
-def test_a_damaged_checkpoint_is_named(tiny, here):
-    train(tiny(run_dir=here / "run"))
-    (checkpoint,) = checkpoints(here / "run" / "checkpoints")
-    (checkpoint / "state.pt").write_bytes((checkpoint / "state.pt").read_bytes()[:1000])
-    with pytest.raises(BadInput, match=r"step-00000004: cannot be read \("):
-        train(tiny(resume=str(here / "run"), steps=6))
+    with pytest.raises(BadInput, match="holds other networks than the settings name"):
+        train(tiny(resume=str(here / "run"), steps=6, resume_with=("generator.filters=4",)))
 
 
 def test_nan_stops_the_run_and_never_reaches_a_generator(tiny, monkeypatch, here):

@@ -20,14 +20,19 @@ def train(args: list[str]) -> int:
         else:
             print(to_yaml(settings), end="")
         return 0
-    from cyclegan.training.loop import TrainingFailed
+    from cyclegan.training.loop import TrainingFailed, TrainingStopped
     from cyclegan.training.loop import train as run_training
+    from cyclegan.training.signals import STOPPED_STATUS
 
     try:
         result = run_training(settings)
     except TrainingFailed as error:
         print(f"cyclegan train: {error}", file=sys.stderr)
         return 1
+    except TrainingStopped as stopped:
+        if os.environ.get("RANK", "0") == "0":  # torchrun's; one of the processes tells
+            print(f"cyclegan train: {stopped}", file=sys.stderr)
+        return STOPPED_STATUS
     if not result.is_main:
         return 0
     if options.json:

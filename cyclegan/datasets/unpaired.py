@@ -4,7 +4,7 @@ A position counts the images of A shown since the run began, over all processes.
 of A once; B is walked in an order of its own, begun anew when it is used up.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -100,14 +100,24 @@ def open_stores(domain: Domain, settings: TrainSettings) -> tuple[ImageStore, Im
     return a, b
 
 
-def loader(dataset: UnpairedImages, sampler: PositionSampler, workers: int, pin: bool) -> DataLoader:
-    """Batches of this process, on the CPU: ``real_a``, ``real_b`` (N, C, H, W) and ``position`` (N,)."""
+def loader(
+    dataset: UnpairedImages,
+    sampler: PositionSampler,
+    workers: int,
+    pin: bool,
+    begin_worker: Callable[[int], None] | None = None,
+) -> DataLoader:
+    """Batches of this process, on the CPU: ``real_a``, ``real_b`` (N, C, H, W) and ``position`` (N,).
+
+    ``begin_worker`` is called first in each of the loading processes.
+    """
     return DataLoader(
         dataset,
         batch_sampler=sampler,
         num_workers=workers,
         pin_memory=pin,
         persistent_workers=workers > 0,
+        worker_init_fn=begin_worker,
         # PyTorch seeds its workers from the global generator; ours draw nothing from it.
         generator=torch.Generator().manual_seed(0),
     )

@@ -12,8 +12,10 @@ from cyclegan.arguments import parse_known
 from cyclegan.config import TrainSettings, project_files, read_yaml, validated
 from cyclegan.datasets.cards import list_cards
 from cyclegan.errors import BadInput, nearest
+from cyclegan.training.changes import with_meant
+from cyclegan.training.checkpoint import is_checkpoint
 from cyclegan.training.objectives import adversarial_loss
-from cyclegan.training.run import find_checkpoint
+from cyclegan.training.run import find_run
 from cyclegan.training.step import build_networks
 
 PROG = "cyclegan train"
@@ -42,6 +44,7 @@ def settings_from(args: Sequence[str]) -> tuple[TrainSettings, Options]:
     values, source = _base(words[0] if words else given.domain, given)
     base = validated(TrainSettings, values, source)
     (settings, options), _ = _parse(args, base)
+    settings = with_meant(settings)
     _refuse_unbuildable(settings)
     return settings, options
 
@@ -88,8 +91,10 @@ def _base(name: str | None, given: TrainSettings) -> tuple[dict, str | Path]:
     """The values that the options are laid over, and where they come from."""
     if given.resume is not None:
         wanted = given if name is None else given.model_copy(update={"domain": name})
-        path = find_checkpoint(wanted).parent.parent / "config.yaml"
-        return read_yaml(path), path
+        found = find_run(wanted)
+        if found is not None:
+            path = (found.parent.parent if is_checkpoint(found) else found) / "config.yaml"
+            return read_yaml(path), path
     if name is None:
         return {}, "the options"
     if name.endswith((".yaml", ".yml")):

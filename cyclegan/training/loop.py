@@ -4,14 +4,15 @@ import copy
 import json
 import math
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
 from torch import Tensor
 
 from cyclegan.config import TrainSettings
@@ -20,72 +21,61 @@ from cyclegan.datasets.unpaired import PositionSampler, UnpairedImages, loader, 
 from cyclegan.errors import BadInput
 from cyclegan.reporting.progress import Standing, TrainingProgress
 from cyclegan.reporting.tracking import Tracking
-from cyclegan.training.checkpoint import Progress, save_checkpoint, truncate_metrics
+from cyclegan.training.chance_state import begin_random_states
+from cyclegan.training.changes import check_changes, with_meant
+from cyclegan.training.checkpoint import Progress, read_settings, save_checkpoint, truncate_metrics
 from cyclegan.training.ema import update_average
+from cyclegan.training.group import join_group
+from cyclegan.training.launch import note_launch
 from cyclegan.training.meter import Meter
+from cyclegan.training.outcome import Result, TrainingFailed, TrainingStopped
 from cyclegan.training.precision import resolve_precision
 from cyclegan.training.run import GENERATORS, Run, export_generators, open_run, write_config
 from cyclegan.training.sampling import Samples
+from cyclegan.training.saving import Saver, SavingFailed, copied, disk_is_full, flush
 from cyclegan.training.schedule import Length, lr_factor
 from cyclegan.training.showcase import translate_held_out
+from cyclegan.training.signals import StopRequest, deaf_to_stop_requests, is_lost_contact
 from cyclegan.training.state import restore, state_of
 from cyclegan.training.step import CycleGANStep
-
-
-class TrainingFailed(Exception):
-    """The run cannot go on; what was saved before stays good. Exit status 1."""
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a finished run leaves behind."""
-
-    run: Run
-    grid: Path
-    step: int
-    images_seen: int
-    minutes: float
-    metrics: dict[str, float]
-    translated: list[Path]
-    upload: str | None
-    is_main: bool
-
-    def summary(self) -> dict[str, Any]:
-        """For scripts: paths as text."""
-        return {
-            "run": str(self.run.folder),
-            "generators": {name: str(self.run.generator(name)) for name in GENERATORS},
-            "grid": str(self.grid),
-            "translated": [str(folder) for folder in self.translated],
-            "steps": self.step,
-            "images_seen": self.images_seen,
-            "minutes": self.minutes,
-            "metrics": self.metrics,
-        }
 
 
 class Trainer:
     """The state of one run while it goes on."""
 
     def __init__(self, settings: TrainSettings) -> None:
-        self.settings = settings
+        self.settings = settings = with_meant(settings)
         precision = resolve_precision(settings.precision)
         tracker = None if settings.tracker == "none" else settings.tracker
         # Told that there is no GPU, accelerate joins torchrun's processes over gloo; else it does not.
         on_cpu = not torch.accelerator.is_available()
-        self.accelerator = Accelerator(cpu=on_cpu, mixed_precision=precision, log_with=tracker)
+        timeout = timedelta(minutes=settings.timeout_minutes)
+        join_group(timeout)
+        self.accelerator = Accelerator(
+            cpu=on_cpu,
+            mixed_precision=precision,
+            log_with=tracker,
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=timeout)],
+        )
         _refuse_uneven(settings, self.accelerator.num_processes)
         self.step = CycleGANStep(settings, self.accelerator)
         self.domain, self.dataset = self._open_data()
-        self.run: Run = self._agree(lambda: open_run(settings, self.domain.name))
+        self.bar = TrainingProgress(self.accelerator.is_main_process)
+        self.run: Run = self._agree(lambda: open_run(settings, self.domain.name, self.bar.say))
         self.averaged = {name: copy.deepcopy(self.step.networks[name]) for name in GENERATORS}
-        self.progress = Progress()
+        self.progress, random_states = Progress(), None
+        self.meter = Meter(self.accelerator, settings.batch_size)
         if self.run.resumed_from is not None:
-            self.progress = restore(self.run.resumed_from, self.step, self.averaged)
+            check_changes(settings, read_settings(self.run.resumed_from), self.bar.say)
+            self.progress, random_states = restore(
+                self.run.resumed_from, self.step, self.averaged, self.meter
+            )
         self.length = Length(settings, len(self.dataset.stores["A"]))
         self.samples = Samples(self.domain, settings, self.accelerator.device)
         self.tracking = Tracking(self.accelerator, settings.tracker, self.run.folder)
-        self.bar = TrainingProgress(self.accelerator.is_main_process)
+        self.random_states = random_states
+        self.saver = Saver(self.bar.say)
+        self.stop = StopRequest(self.accelerator, timeout)
 
     def _open_data(self) -> tuple[Domain, UnpairedImages]:
         """One process of a machine fetches and decodes to disk; the others find it done."""
@@ -110,16 +100,17 @@ class Trainer:
             accelerator.num_processes,
             settings.gradient_accumulation,
         )
-        for batch in loader(self.dataset, sampler, workers, pin=on_gpu):
+        for batch in loader(self.dataset, sampler, workers, on_gpu, deaf_to_stop_requests):
             yield {key: value.to(accelerator.device, non_blocking=True) for key, value in batch.items()}
 
     def train(self) -> Result:
         settings, progress = self.settings, self.progress
         self._begin()
-        meter = Meter(self.accelerator, settings.batch_size)
+        begin_random_states(settings.seed, self.random_states)
+        meter = self.meter
         before, began = progress.minutes, time.monotonic()
         batches = self.batches()
-        with self.bar:
+        with self.bar, self.stop, self.saver:
             while (done := self.length.done(progress.step, progress.minutes)) < 1:
                 parts = [next(batches) for _ in range(settings.gradient_accumulation)]
                 factor = lr_factor(settings.optimizer, done)
@@ -130,6 +121,7 @@ class Trainer:
                 for name, average in self.averaged.items():
                     update_average(average, self.step.networks[name], settings.ema_decay, progress.step)
                 self._after_step(meter, factor)
+                self._stop_if_asked()
             grid, translated = self._finish()
         upload = self.tracking.finish()
         return Result(
@@ -147,7 +139,8 @@ class Trainer:
     def _begin(self) -> None:
         run, settings = self.run, self.settings
         if self.accelerator.is_main_process:
-            write_config(run, settings.model_copy(update={"resume": None, "run_dir": run.folder}))
+            write_config(run, self._recorded())
+            note_launch(run.folder)
             truncate_metrics(run.metrics, self.progress.step)
         config = settings.model_dump(mode="json")
         config["precision_used"] = self.accelerator.mixed_precision
@@ -155,6 +148,8 @@ class Trainer:
         self.progress.tracker_id = self.tracking.start(
             settings.project, f"{self.domain.name}/{run.folder.name}", config, self.progress.tracker_id
         )
+        if self.accelerator.is_main_process and run.resumed_from is not None:
+            self.tracking.catch_up(run.metrics, run.samples, self.progress.step)
         stores = self.dataset.stores
         self.bar.say(
             f"{self.domain.name}: {len(stores['A'])} images of A, {len(stores['B'])} of B, "
@@ -178,11 +173,12 @@ class Trainer:
             self._log(meter.summary(), factor)
         left = progress.minutes * 60 * (1 - done) / done if done > 0 else None
         self.bar.show(Standing(progress.step, done, left, meter.images_per_s, meter.last))
-        if done < 1 and self.accelerator.is_main_process:
-            if progress.step % settings.samples.every == 0:
-                self._sample()
-            if progress.step % settings.checkpoint.every == 0:
-                self._save()
+        if done >= 1:
+            return
+        if progress.step % settings.samples.every == 0 and self.accelerator.is_main_process:
+            self._sample()
+        if progress.step % settings.checkpoint.every == 0:
+            self._save()
 
     def _log(self, losses: dict[str, float], factor: float) -> None:
         progress = self.progress
@@ -212,20 +208,67 @@ class Trainer:
         self.tracking.log_grid(grid, self.progress.step)
         return path
 
-    def _save(self) -> None:
-        save_checkpoint(
-            self.run.checkpoints,
-            state_of(self.step, self.averaged),
-            self.progress,
-            self.settings.checkpoint.keep,
-        )
-        export_generators(self.run, self.averaged, self.settings, self.domain, self.progress)
+    def _save(self, at_once: bool = False) -> None:
+        """Checkpoint and generators; off the training thread, unless what follows needs them on the disk.
+
+        All processes must call it; the main one writes.
+
+        Raises:
+            TrainingFailed: they are needed and could not be written.
+        """
+        meter = self.meter.state()
+        if not self.accelerator.is_main_process:
+            return
+        what = f"step {self.progress.step}"
+        if not at_once:
+            self.saver.begin(lambda: self._writing(copied(state_of(self.step, self.averaged, meter))), what)
+            return
+        try:
+            self.saver.now(lambda: self._writing(state_of(self.step, self.averaged, meter)), what)
+        except SavingFailed as error:
+            kept = f"what was saved before in {self.run.checkpoints} is good"
+            raise TrainingFailed(f"{error}; {kept}") from error
+
+    def _writing(self, state: dict[str, Any]) -> Callable[[], None]:
+        """The save of this very step, to be called while later ones go on."""
+        run, settings, progress = self.run, self.settings, replace(self.progress)
+
+        def write() -> None:
+            flush(run.metrics)  # a checkpoint never knows more than the log
+            recorded = self._recorded().model_dump(mode="json")
+            save_checkpoint(run.checkpoints, state, progress, recorded, settings.checkpoint)
+            export_generators(run, self.averaged, settings, self.domain, progress, state["averaged"])
+
+        return write
+
+    def _recorded(self) -> TrainSettings:
+        """The settings as a run's folder and its checkpoints keep them."""
+        asked_here = {"resume": None, "resume_with": (), "run_dir": self.run.folder}
+        return self.settings.model_copy(update=asked_here)
+
+    def _stop_if_asked(self) -> None:
+        """Leave between two steps, saved, where a signal asks for it; retry a save that failed."""
+        every = self.settings.checkpoint.every
+        soon = self.progress.step % max(1, every // 10) == 0
+        asked, retry = self.stop.exchange(self.saver.failed and soon)
+        if self.length.done(self.progress.step, self.progress.minutes) >= 1:
+            return  # the end saves too
+        if asked is not None:
+            self._save(at_once=True)
+            self.accelerator.wait_for_everyone()
+            self.tracking.finish()
+            raise TrainingStopped(
+                f"stopped by {asked.name} after step {self.progress.step}; all is saved; go on with: "
+                f"--resume {self.run.folder}"
+            )
+        if retry and self.progress.step % every:
+            self._save()
 
     def _finish(self) -> tuple[Path, list[Path]]:
         grid, translated = Path(), []
+        self._save(at_once=True)
         if self.accelerator.is_main_process:
             grid = self._sample()
-            self._save()
             count = self.settings.samples.translate
             translated = translate_held_out(self.run, self.domain, count, self.bar.say)
         self.accelerator.wait_for_everyone()
@@ -237,9 +280,25 @@ def train(settings: TrainSettings) -> Result:
 
     Raises:
         BadInput: settings or images that cannot be used; found before the first step.
-        TrainingFailed: a loss became NaN or infinite.
+        TrainingFailed: a loss became NaN or infinite, the disk is full, another process is gone.
+        TrainingStopped: a signal asked for it.
     """
-    return Trainer(settings).train()
+    try:
+        return Trainer(settings).train()
+    except OSError as error:
+        if not disk_is_full(error):
+            raise
+        raise TrainingFailed(
+            f"{error.filename or 'the disk'}: {error.strerror}; free some space, then go on with --resume: "
+            "what was saved before is good"
+        ) from error
+    except RuntimeError as error:
+        if not is_lost_contact(error):
+            raise
+        raise TrainingFailed(
+            f"lost contact with another process ({' '.join(str(error).split())[:200]}); started again, the "
+            "run goes on from its last checkpoint"
+        ) from error
 
 
 def _refuse_uneven(settings: TrainSettings, processes: int) -> None:

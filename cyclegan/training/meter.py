@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -15,20 +16,34 @@ class Meter:
         self.accelerator, self.batch_size = accelerator, batch_size
         self.sums: dict[str, Tensor] = {}
         self.steps = 0
+        self.loaded = 0  # of the steps, those before a resume: they tell nothing of the speed
         self.since = time.monotonic()
         self.last: dict[str, float] = {}
         self.images_per_s = 0.0
 
     def add(self, losses: Mapping[str, Tensor]) -> None:
         for name, loss in losses.items():
-            self.sums[name] = self.sums[name] + loss if name in self.sums else loss
+            self.sums[name] = self.sums[name] + loss.float() if name in self.sums else loss.float()
         self.steps += 1
 
     def summary(self) -> dict[str, float]:
         """Mean losses over all processes, with ``images_per_s``; begins anew."""
-        means = torch.stack([value.float() / self.steps for value in self.sums.values()])
+        means = torch.stack([value / self.steps for value in self.sums.values()])
         means = self.accelerator.reduce(means, "mean").tolist()
-        self.images_per_s = self.steps * self.batch_size / (time.monotonic() - self.since)
+        self.images_per_s = (self.steps - self.loaded) * self.batch_size / (time.monotonic() - self.since)
         self.last = dict(zip(self.sums, means, strict=True))
-        self.sums, self.steps, self.since = {}, 0, time.monotonic()
+        self.sums, self.steps, self.loaded, self.since = {}, 0, 0, time.monotonic()
         return {**self.last, "images_per_s": self.images_per_s}
+
+    def state(self) -> dict[str, Any]:
+        """The sums so far, averaged over processes; all of them must call it, all get the same."""
+        if not self.sums:
+            return {"steps": 0, "sums": {}}
+        sums = torch.stack(list(self.sums.values()))
+        if self.accelerator.num_processes > 1:
+            sums = self.accelerator.reduce(sums, "mean")
+        return {"steps": self.steps, "sums": dict(zip(self.sums, sums.unbind(), strict=True))}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        self.steps = self.loaded = state["steps"]
+        self.sums = {name: value.to(self.accelerator.device) for name, value in state["sums"].items()}

@@ -1,18 +1,30 @@
 """A run's folder: where it is, what it was begun with, what it exports."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from cyclegan.artifacts import GeneratorConfig, NetworkConfig, network_arguments, save_generator
 from cyclegan.config import TrainSettings, to_yaml
 from cyclegan.datasets.domain import Domain
 from cyclegan.errors import BadInput
 from cyclegan.images import replace_file
-from cyclegan.training.checkpoint import Progress, checkpoints, is_checkpoint
+from cyclegan.training.checkpoint import (
+    SUPERSEDED,
+    Damaged,
+    Progress,
+    checkpoints,
+    is_checkpoint,
+    newest_good,
+    set_aside,
+    step_of,
+    sweep,
+    verify,
+)
+from cyclegan.training.launch import is_of_this_launch
 
 RUNS = Path("runs")
 GENERATORS = {"G_AB": "AtoB", "G_BA": "BtoA"}
@@ -41,46 +53,95 @@ class Run:
         return self.folder / "generators" / name
 
 
-def open_run(settings: TrainSettings, domain_name: str) -> Run:
-    """A new run's place, or the one that ``--resume`` names; writes nothing yet.
+def open_run(settings: TrainSettings, domain_name: str, say: Callable[[str], None]) -> Run:
+    """A new run's place, or the one to go on with; nothing of a new one is written yet.
+
+    It goes on where ``--resume`` says so, and where this launch of torchrun began the run and starts its
+    processes again. Damaged checkpoints, and those newer than the one resumed from, are set aside.
 
     Raises:
-        BadInput: nothing to resume, or the folder already holds a run.
+        BadInput: nothing to resume, the checkpoint is damaged, or the folder already holds a run.
     """
+    place = settings.run_dir or RUNS / domain_name / time.strftime("%Y%m%d-%H%M%S")
     if settings.resume is not None:
-        checkpoint = find_checkpoint(settings)
-        return Run(checkpoint.parent.parent, checkpoint)
-    folder = settings.run_dir or RUNS / domain_name / time.strftime("%Y%m%d-%H%M%S")
-    if (folder / "config.yaml").exists():
+        found = find_run(settings)
+        if found is None:  # --resume auto, and nothing there
+            return Run(place)
+        if not is_checkpoint(found):
+            return _go_on(found, say, may_begin=settings.resume == "auto")
+        if not is_of_this_launch(found.parent.parent):
+            return _go_on_from(found)
+        return _go_on(found.parent.parent, say, may_begin=False)
+    places = [settings.run_dir] if settings.run_dir is not None else (RUNS / domain_name).glob("*")
+    begun = [folder for folder in places if is_of_this_launch(folder)]
+    if begun:
+        return _go_on(max(begun), say, may_begin=True)
+    if (place / "config.yaml").exists():
         raise BadInput(
-            f"{folder}: already holds a run; add --resume to go on with it, or name another --run-dir"
+            f"{place}: already holds a run; add --resume to go on with it, or name another --run-dir"
         )
-    return Run(folder)
+    return Run(place)
 
 
-def find_checkpoint(settings: TrainSettings) -> Path:
-    """The checkpoint that ``--resume`` means.
+def _go_on(folder: Path, say: Callable[[str], None], may_begin: bool) -> Run:
+    """The run of a folder, from its newest checkpoint that is whole."""
+    sweep(folder / "checkpoints")
+    sweep(folder / "generators")
+    checkpoint = newest_good(folder / "checkpoints", say)
+    if checkpoint is None and not may_begin:
+        raise BadInput(
+            f"{folder}: has no checkpoint to resume from; to begin anew in this folder: --run-dir {folder} "
+            "--resume auto"
+        )
+    if checkpoint is None:
+        say(f"{folder}: has no checkpoint yet; the run begins anew")
+    return Run(folder, checkpoint)
 
-    ``latest`` is the newest of ``--run-dir``, else of the domain's runs, else of all runs; a path is a
-    run's folder or a checkpoint's.
+
+def _go_on_from(checkpoint: Path) -> Run:
+    """The run of one certain checkpoint."""
+    folder = checkpoint.parent.parent
+    try:
+        verify(checkpoint)
+    except Damaged as error:
+        raise BadInput(
+            f"{checkpoint}: {error}; resume from the newest good one: --resume {folder}"
+        ) from error
+    sweep(folder / "checkpoints")
+    sweep(folder / "generators")
+    for newer in checkpoints(folder / "checkpoints"):
+        if step_of(newer) > step_of(checkpoint):
+            # Else they would count as the newest, and what is saved from here on as old.
+            set_aside(newer, SUPERSEDED)
+    return Run(folder, checkpoint)
+
+
+def find_run(settings: TrainSettings) -> Path | None:
+    """The run's folder that ``--resume`` means, or the checkpoint if it names one; looks at names only.
+
+    ``latest`` is ``--run-dir``, else the newest of the domain's runs, else of all runs; a path is a run's
+    folder or a checkpoint's. ``auto`` is ``--run-dir``, and None if no run is there.
 
     Raises:
         BadInput: there is none.
     """
-    if settings.resume != "latest":
-        path = Path(str(settings.resume))
+    word = settings.resume
+    if word == "auto":
+        if settings.run_dir is None:
+            raise BadInput("resume: 'auto' goes on with --run-dir, or begins there; name it")
+        return settings.run_dir if (settings.run_dir / "config.yaml").is_file() else None
+    if word == "latest" and settings.run_dir is None:
+        runs = RUNS.glob(f"{settings.domain or '*'}/*")
+    else:
+        path = Path(str(word)) if word != "latest" else settings.run_dir
         if is_checkpoint(path):
             return path
         runs = [path]
-    elif settings.run_dir is not None:
-        runs = [settings.run_dir]
-    else:
-        runs = sorted(RUNS.glob(f"{settings.domain or '*'}/*"))
-    found = [path for run in runs for path in checkpoints(run / "checkpoints")]
+    found = [run for run in runs if (run / "config.yaml").is_file() and checkpoints(run / "checkpoints")]
     if not found:
-        where = settings.run_dir or (RUNS if settings.resume == "latest" else settings.resume)
+        where = settings.run_dir or (RUNS if word == "latest" else word)
         raise BadInput(f"{where}: has no checkpoint to resume from; train without --resume")
-    return max(found, key=lambda path: path.stat().st_mtime)
+    return max(found, key=lambda run: (run / "config.yaml").stat().st_mtime)
 
 
 def write_config(run: Run, settings: TrainSettings) -> None:
@@ -93,9 +154,17 @@ def write_config(run: Run, settings: TrainSettings) -> None:
 
 
 def export_generators(
-    run: Run, networks: Mapping[str, nn.Module], settings: TrainSettings, domain: Domain, progress: Progress
+    run: Run,
+    networks: Mapping[str, nn.Module],
+    settings: TrainSettings,
+    domain: Domain,
+    progress: Progress,
+    states: Mapping[str, dict[str, Tensor]] | None = None,
 ) -> None:
-    """Write ``generators/G_AB`` and ``generators/G_BA`` as artifacts."""
+    """Write ``generators/G_AB`` and ``generators/G_BA`` as artifacts.
+
+    ``states`` are their weights where training goes on meanwhile; else the networks' own are taken.
+    """
     titles = {"A": "A", "B": "B"}
     if domain.card is not None:
         titles = {"A": domain.card.a.title, "B": domain.card.b.title}
@@ -119,4 +188,5 @@ def export_generators(
             steps=progress.step,
             images_seen=progress.images_seen,
         )
-        save_generator(run.generator(name), network.state_dict(), config)
+        state = network.state_dict() if states is None else states[name]
+        save_generator(run.generator(name), state, config)

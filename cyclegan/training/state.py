@@ -7,12 +7,20 @@ from typing import Any
 from torch import nn
 
 from cyclegan.errors import BadInput
+from cyclegan.training.chance_state import random_states
 from cyclegan.training.checkpoint import Progress, read_checkpoint
+from cyclegan.training.meter import Meter
 from cyclegan.training.step import NAMES, CycleGANStep
 
 
-def state_of(step: CycleGANStep, averaged: Mapping[str, nn.Module]) -> dict[str, Any]:
-    """Networks and their averages, optimizers, image pools and, for fp16, the scaler."""
+def state_of(
+    step: CycleGANStep, averaged: Mapping[str, nn.Module], meter: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Networks and their averages, optimizers, image pools, random states and, for fp16, the scaler.
+
+    The rate and the sampler's place are functions of the progress. ``meter`` holds the losses since the
+    log's last line, so that the next one is what it would have been.
+    """
     scaler = step.accelerator.scaler
     return {
         **{name: step.networks[name].state_dict() for name in NAMES},
@@ -22,17 +30,21 @@ def state_of(step: CycleGANStep, averaged: Mapping[str, nn.Module]) -> dict[str,
         "pool_a": step.pool_a.state(),
         "pool_b": step.pool_b.state(),
         "scaler": None if scaler is None else scaler.state_dict(),
+        "meter": meter,
+        "random": random_states(),
     }
 
 
-def restore(checkpoint: Path, step: CycleGANStep, averaged: Mapping[str, nn.Module]) -> Progress:
-    """Put a checkpoint's state back, and return how far it had come.
+def restore(
+    checkpoint: Path, step: CycleGANStep, averaged: Mapping[str, nn.Module], meter: Meter
+) -> tuple[Progress, dict[str, Any]]:
+    """Put a checkpoint's state back; returns how far it had come, and the random states to begin with.
 
     Raises:
         BadInput: the checkpoint holds other networks than the settings name.
     """
     device, scaler = step.accelerator.device, step.accelerator.scaler
-    state, progress = read_checkpoint(checkpoint, device)
+    state, progress = read_checkpoint(checkpoint)
     try:
         for name in NAMES:
             step.networks[name].load_state_dict(state[name])
@@ -47,4 +59,5 @@ def restore(checkpoint: Path, step: CycleGANStep, averaged: Mapping[str, nn.Modu
     step.pool_b.load(state["pool_b"], device)
     if scaler is not None and state["scaler"] is not None:
         scaler.load_state_dict(state["scaler"])
-    return progress
+    meter.load(state["meter"])
+    return progress, state["random"]
