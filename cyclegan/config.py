@@ -126,6 +126,16 @@ class CheckpointSettings(Frozen):
     keep: int = Field(2, ge=1, description="newest checkpoints that stay")
 
 
+class NumbersSettings(Frozen):
+    """What is done about steps with NaN or infinite numbers, which are never applied."""
+
+    refused: int = Field(10, ge=1, description="such steps in a row, after which training goes back")
+    setbacks: int = Field(
+        3, ge=0, description="times to go back to the last checkpoint before the run is given up"
+    )
+    slow_down: float = Field(0.5, gt=0, le=1, description="factor of the learning rate each time")
+
+
 class TrainSettings(Frozen):
     """All settings of a run; the first ones are those that people change most."""
 
@@ -158,6 +168,7 @@ class TrainSettings(Frozen):
     optimizer: OptimizerSettings = OptimizerSettings()
     samples: SampleSettings = SampleSettings()
     checkpoint: CheckpointSettings = CheckpointSettings()
+    numbers: NumbersSettings = NumbersSettings()
 
     @property
     def load_size(self) -> int:

@@ -22,18 +22,16 @@ from cyclegan.reporting.progress import Standing, TrainingProgress
 from cyclegan.reporting.tracking import Tracking
 from cyclegan.training.checkpoint import Progress, save_checkpoint, truncate_metrics
 from cyclegan.training.ema import update_average
+from cyclegan.training.guard import TrainingFailed, refuse_not_finite
 from cyclegan.training.meter import Meter
 from cyclegan.training.precision import resolve_precision
+from cyclegan.training.recovery import Recovery
 from cyclegan.training.run import GENERATORS, Run, export_generators, open_run, write_config
 from cyclegan.training.sampling import Samples
 from cyclegan.training.schedule import Length, lr_factor
 from cyclegan.training.showcase import translate_held_out
 from cyclegan.training.state import restore, state_of
 from cyclegan.training.step import CycleGANStep
-
-
-class TrainingFailed(Exception):
-    """The run cannot go on; what was saved before stays good. Exit status 1."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +84,7 @@ class Trainer:
         self.samples = Samples(self.domain, settings, self.accelerator.device)
         self.tracking = Tracking(self.accelerator, settings.tracker, self.run.folder)
         self.bar = TrainingProgress(self.accelerator.is_main_process)
+        self.recovery = Recovery(settings, self.run, self.progress, self.accelerator, self.bar.say)
 
     def _open_data(self) -> tuple[Domain, UnpairedImages]:
         """One process of a machine fetches and decodes to disk; the others find it done."""
@@ -105,7 +104,7 @@ class Trainer:
         workers = settings.data.workers if settings.data.workers is not None else 4 * on_gpu
         sampler = PositionSampler(
             settings.batch_size,
-            self.progress.images_seen,
+            self.progress.images_seen + self.recovery.shift,
             accelerator.process_index,
             accelerator.num_processes,
             settings.gradient_accumulation,
@@ -122,8 +121,13 @@ class Trainer:
         with self.bar:
             while (done := self.length.done(progress.step, progress.minutes)) < 1:
                 parts = [next(batches) for _ in range(settings.gradient_accumulation)]
-                factor = lr_factor(settings.optimizer, done)
-                meter.add(self.step(parts, factor))
+                factor = lr_factor(settings.optimizer, done) * self.recovery.rate
+                losses, wrong = self.step(parts, factor), self.step.guard.wrong
+                if self.recovery.after(wrong, parts, self.dataset, self.step, self.averaged):
+                    meter, batches = Meter(self.accelerator, settings.batch_size), self.batches()
+                    continue
+                if not wrong:
+                    meter.add(losses)
                 progress.step += 1
                 progress.images_seen += settings.batch_size
                 progress.minutes = self._minutes(before + (time.monotonic() - began) / 60)
@@ -181,7 +185,7 @@ class Trainer:
         if done < 1 and self.accelerator.is_main_process:
             if progress.step % settings.samples.every == 0:
                 self._sample()
-            if progress.step % settings.checkpoint.every == 0:
+            if progress.step % settings.checkpoint.every == 0 and not self.step.guard.wrong:
                 self._save()
 
     def _log(self, losses: dict[str, float], factor: float) -> None:
@@ -213,6 +217,7 @@ class Trainer:
         return path
 
     def _save(self) -> None:
+        refuse_not_finite((self.step.networks, self.averaged), f"step {self.progress.step} is not saved")
         save_checkpoint(
             self.run.checkpoints,
             state_of(self.step, self.averaged),

@@ -25,9 +25,11 @@ class Meter:
         self.steps += 1
 
     def summary(self) -> dict[str, float]:
-        """Mean losses over all processes, with ``images_per_s``; begins anew."""
-        means = torch.stack([value.float() / self.steps for value in self.sums.values()])
-        means = self.accelerator.reduce(means, "mean").tolist()
+        """Mean losses over all processes, with ``images_per_s``; begins anew. No steps, no losses."""
+        means = []
+        if self.sums:
+            stacked = torch.stack([value.float() / self.steps for value in self.sums.values()])
+            means = self.accelerator.reduce(stacked, "mean").tolist()
         self.images_per_s = self.steps * self.batch_size / (time.monotonic() - self.since)
         self.last = dict(zip(self.sums, means, strict=True))
         self.sums, self.steps, self.since = {}, 0, time.monotonic()
