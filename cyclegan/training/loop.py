@@ -32,6 +32,7 @@ from cyclegan.training.schedule import Length, lr_factor
 from cyclegan.training.showcase import translate_held_out
 from cyclegan.training.state import restore, state_of
 from cyclegan.training.step import CycleGANStep
+from cyclegan.training.watch import Watch
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,7 @@ class Trainer:
         self.tracking = Tracking(self.accelerator, settings.tracker, self.run.folder)
         self.bar = TrainingProgress(self.accelerator.is_main_process)
         self.recovery = Recovery(settings, self.run, self.progress, self.accelerator, self.bar.say)
+        self.watch = Watch(settings, self.bar.say)
 
     def _open_data(self) -> tuple[Domain, UnpairedImages]:
         """One process of a machine fetches and decodes to disk; the others find it done."""
@@ -190,6 +192,7 @@ class Trainer:
 
     def _log(self, losses: dict[str, float], factor: float) -> None:
         progress = self.progress
+        self.watch.losses(losses, progress.step)
         values = {
             **losses,
             "lr_G": self.step.lr_G * factor,
@@ -210,6 +213,8 @@ class Trainer:
 
     def _sample(self) -> Path:
         grid = self.samples.grid(self.averaged, self.accelerator.autocast())
+        for direction, images in self.samples.translated.items():
+            self.watch.outputs(direction, *images, self.progress.step)
         path = self.run.samples / f"step-{self.progress.step:08d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         grid.save(path)
