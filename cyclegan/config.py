@@ -144,7 +144,9 @@ class TrainSettings(Frozen):
     epochs: float | None = Field(None, gt=0, description="end after so many walks over all of A")
     images: int | None = Field(None, ge=1, description="end after so many images of A")
     minutes: float | None = Field(None, gt=0, description="end after so many minutes")
-    batch_size: int = Field(1, ge=1, description="images of A in a step, over all processes")
+    batch_size: int | Literal["auto"] = Field(
+        1, description="images of A in a step, over all processes; auto: as many as fit into memory"
+    )
     size: int = Field(256, ge=16, description="height and width of training images")
     precision: Literal["auto", "no", "fp16", "bf16"] = Field(
         "auto", description="auto: bf16 or fp16 where the hardware is fast at it, else fp32 (no)"
@@ -196,6 +198,12 @@ class TrainSettings(Frozen):
         yield (
             augment.load_size is not None and augment.preset in ("crop", "resize"),
             f"augment.load_size has no meaning with augment.preset {augment.preset!r}",
+        )
+        if self.batch_size == "auto":
+            return
+        yield (
+            self.batch_size < 1,
+            f"batch_size: input should be greater than or equal to 1, not {self.batch_size}",
         )
         yield (
             self.batch_size % self.gradient_accumulation != 0,
@@ -271,7 +279,8 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     known = list(spelled_keys(model))
     findings = []
     for item in error.errors():
-        key = ".".join(str(part) for part in item["loc"])
+        # pydantic names the branch of a union too: batch_size.int
+        key = ".".join(str(part) for part in item["loc"] if part not in ("int", "literal['auto']"))
         if item["type"] == "extra_forbidden":
             findings.append(f"unknown key {key!r}{nearest(key, known)}")
         elif item["type"] == "value_error":

@@ -20,6 +20,7 @@ from cyclegan.datasets.unpaired import PositionSampler, UnpairedImages, loader, 
 from cyclegan.errors import BadInput
 from cyclegan.reporting.progress import Standing, TrainingProgress
 from cyclegan.reporting.tracking import Tracking
+from cyclegan.training.batch_size import advice, out_of_memory, settle_batch_size
 from cyclegan.training.checkpoint import Progress, save_checkpoint, truncate_metrics
 from cyclegan.training.ema import update_average
 from cyclegan.training.guard import TrainingFailed, refuse_not_finite
@@ -67,12 +68,12 @@ class Trainer:
     """The state of one run while it goes on."""
 
     def __init__(self, settings: TrainSettings) -> None:
-        self.settings = settings
         precision = resolve_precision(settings.precision)
         tracker = None if settings.tracker == "none" else settings.tracker
         # Told that there is no GPU, accelerate joins torchrun's processes over gloo; else it does not.
         on_cpu = not torch.accelerator.is_available()
         self.accelerator = Accelerator(cpu=on_cpu, mixed_precision=precision, log_with=tracker)
+        self.settings = settings = settle_batch_size(settings, self.accelerator)
         _refuse_uneven(settings, self.accelerator.num_processes)
         self.step = CycleGANStep(settings, self.accelerator)
         self.domain, self.dataset = self._open_data()
@@ -247,9 +248,18 @@ def train(settings: TrainSettings) -> Result:
 
     Raises:
         BadInput: settings or images that cannot be used; found before the first step.
-        TrainingFailed: a loss became NaN or infinite.
+        TrainingFailed: losses or weights became NaN or infinite, or memory ran out.
     """
-    return Trainer(settings).train()
+    trainer = Trainer(settings)
+    try:
+        return trainer.train()
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+    # Out of the handler, which holds on to all that lies in memory.
+    settings, accelerator = trainer.settings, trainer.accelerator
+    del trainer
+    raise TrainingFailed(advice(settings, accelerator))
 
 
 def _refuse_uneven(settings: TrainSettings, processes: int) -> None:
