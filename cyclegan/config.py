@@ -15,7 +15,7 @@ from cyclegan.errors import BadInput, nearest
 class Frozen(BaseModel):
     """Settings do not change while a run goes on, and a key that nobody reads is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
 
 class DataSettings(Frozen):
@@ -57,8 +57,8 @@ class GeneratorSettings(Frozen):
     """What is left out takes the network's own default; what the network lacks is refused."""
 
     name: str = Field("resnet", description="network of both generators")
-    filters: int | None = Field(None, ge=1, description="features after the first layer")
-    blocks: int | None = Field(None, ge=0, description="residual blocks of resnet")
+    filters: int | None = Field(None, ge=1, le=4096, description="features after the first layer")
+    blocks: int | None = Field(None, ge=0, le=256, description="residual blocks of resnet")
     depth: int | None = Field(None, ge=5, le=10, description="halvings of unet; 8 for 256 px, 7 for 128")
     norm: Literal["instance", "instance_affine", "batch", "none"] | None = Field(
         None, description="normalization"
@@ -80,7 +80,7 @@ class GeneratorSettings(Frozen):
 
 class DiscriminatorSettings(Frozen):
     name: str = Field("patchgan", description="network of both discriminators")
-    filters: int | None = Field(None, ge=1, description="features after the first layer")
+    filters: int | None = Field(None, ge=1, le=4096, description="features after the first layer")
     layers: int | None = Field(None, ge=1, le=5, description="strided layers; 3 see 70x70 pixels")
     norm: Literal["instance", "batch", "none"] | None = Field(None, description="normalization")
 
@@ -147,7 +147,7 @@ class TrainSettings(Frozen):
     batch_size: int | Literal["auto"] = Field(
         1, description="images of A in a step, over all processes; auto: as many as fit into memory"
     )
-    size: int = Field(256, ge=16, description="height and width of training images")
+    size: int = Field(256, ge=16, le=8192, description="height and width of training images")
     precision: Literal["auto", "no", "fp16", "bf16"] = Field(
         "auto", description="auto: bf16 or fp16 where the hardware is fast at it, else fp32 (no)"
     )
@@ -258,7 +258,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}:" if mark else ""
-        raise BadInput(f"{path}:{line} {getattr(error, 'problem', None) or error}") from error
+        problem = getattr(error, "problem", None) or " ".join(str(error).split())
+        raise BadInput(f"{path}:{line} {problem}") from error
+    except RecursionError as error:
+        raise BadInput(f"{path}: is nested too deeply for settings") from error
+    except ValueError as error:  # a date or a number that looks like one and is none
+        raise BadInput(f"{path}: holds a value that cannot be: {error}") from error
     if content is None:
         return {}
     if not isinstance(content, dict):
@@ -287,7 +292,9 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
             findings.append(str(item["ctx"]["error"]))
         else:
             message = item["msg"][0].lower() + item["msg"][1:]
-            findings.append(f"{key}: {message}, not {item['input']!r}")
+            given = repr(item["input"])
+            given = given if len(given) <= 80 else f"{given[:77]}..."
+            findings.append(f"{key}: {message}, not {given}" if key else f"{message}, not {given}")
     return "; ".join(findings)
 
 

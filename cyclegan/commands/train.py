@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from cyclegan.arguments import print_json
+from cyclegan.errors import shown
 
 
 def train(args: list[str]) -> int:
@@ -26,7 +27,7 @@ def train(args: list[str]) -> int:
     try:
         result = run_training(settings)
     except TrainingFailed as error:
-        print(f"cyclegan train: {error}", file=sys.stderr)
+        print(shown(f"cyclegan train: {error}"), file=sys.stderr)
         return 1
     if not result.is_main:
         return 0

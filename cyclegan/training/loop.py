@@ -16,8 +16,9 @@ from torch import Tensor
 
 from cyclegan.config import TrainSettings
 from cyclegan.datasets.domain import Domain, open_domain
+from cyclegan.datasets.duplicates import describe, of_domain
 from cyclegan.datasets.unpaired import PositionSampler, UnpairedImages, loader, open_stores
-from cyclegan.errors import BadInput
+from cyclegan.errors import BadInput, shown
 from cyclegan.reporting.progress import Standing, TrainingProgress
 from cyclegan.reporting.tracking import Tracking
 from cyclegan.training.batch_size import advice, out_of_memory, settle_batch_size
@@ -162,6 +163,8 @@ class Trainer:
         self.progress.tracker_id = self.tracking.start(
             settings.project, f"{self.domain.name}/{run.folder.name}", config, self.progress.tracker_id
         )
+        if self.accelerator.is_main_process and (twins := of_domain(self.domain)):
+            self.bar.say(shown(f"Warning: {describe(twins)}"))
         stores = self.dataset.stores
         self.bar.say(
             f"{self.domain.name}: {len(stores['A'])} images of A, {len(stores['B'])} of B, "

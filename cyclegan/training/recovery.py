@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from cyclegan.config import TrainSettings
 from cyclegan.datasets.unpaired import UnpairedImages
+from cyclegan.errors import shown
 from cyclegan.training.checkpoint import Progress, checkpoints, truncate_metrics
 from cyclegan.training.guard import TrainingFailed
 from cyclegan.training.run import Run
@@ -76,9 +77,9 @@ class Recovery:
         self.in_a_row += 1
         files = self._files(parts, dataset)
         number = self.progress.step + 1
+        images = shown(f"A {', '.join(files['a'])}; B {', '.join(files['b'])}")
         self.say(
-            f"step {number} was not applied: {', '.join(wrong)} is NaN or infinite. Its images: "
-            f"A {', '.join(files['a'])}; B {', '.join(files['b'])}"
+            f"step {number} was not applied: {', '.join(wrong)} is NaN or infinite. Its images: {images}"
         )
         self._write({"step": number, "refused": list(wrong), **files})
         if self.in_a_row < self.settings.refused:
