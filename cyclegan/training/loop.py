@@ -127,7 +127,7 @@ class Trainer:
                 parts = [next(batches) for _ in range(settings.gradient_accumulation)]
                 factor = lr_factor(settings.optimizer, done) * self.recovery.rate
                 losses, wrong = self.step(parts, factor), self.step.guard.wrong
-                if self.recovery.after(wrong, parts, self.dataset, self.step, self.averaged):
+                if self.recovery.after(wrong, parts, self.dataset, self._put_back):
                     meter, batches = Meter(self.accelerator, settings.batch_size), self.batches()
                     continue
                 if not wrong:
@@ -151,6 +151,9 @@ class Trainer:
             upload=upload,
             is_main=self.accelerator.is_main_process,
         )
+
+    def _put_back(self, checkpoint: Path) -> Progress:
+        return restore(checkpoint, self.step, self.averaged)
 
     def _begin(self) -> None:
         run, settings = self.run, self.settings

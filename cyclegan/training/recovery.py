@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
-from torch import Tensor, nn
+from torch import Tensor
 
 from cyclegan.config import TrainSettings
 from cyclegan.datasets.unpaired import UnpairedImages
@@ -14,8 +15,6 @@ from cyclegan.errors import shown
 from cyclegan.training.checkpoint import Progress, checkpoints, truncate_metrics
 from cyclegan.training.guard import TrainingFailed
 from cyclegan.training.run import Run
-from cyclegan.training.state import restore
-from cyclegan.training.step import CycleGANStep
 
 TROUBLE = "trouble.jsonl"
 # After going back, samples come from positions that no run reaches: all that chance decides is drawn anew.
@@ -59,14 +58,14 @@ class Recovery:
         wrong: Sequence[str],
         parts: Sequence[Mapping[str, Tensor]],
         dataset: UnpairedImages,
-        step: CycleGANStep,
-        averaged: Mapping[str, nn.Module],
+        put_back: Callable[[Path], Progress],
     ) -> bool:
         """Take note of a step; True when training went back, and batches and meter must begin anew.
 
         Args:
             wrong: what was not finite; nothing when the step was applied.
             parts: this process' share of the step's batch.
+            put_back: takes all that decides the next step from a checkpoint, and returns its progress.
 
         Raises:
             TrainingFailed: it went wrong too often, or there is no checkpoint to go back to.
@@ -84,7 +83,7 @@ class Recovery:
         self._write({"step": number, "refused": list(wrong), **files})
         if self.in_a_row < self.settings.refused:
             return False
-        self._go_back(number, wrong, files, step, averaged)
+        self._go_back(number, wrong, files, put_back)
         return True
 
     def _files(self, parts: Sequence[Mapping[str, Tensor]], dataset: UnpairedImages) -> dict[str, list[str]]:
@@ -102,13 +101,12 @@ class Recovery:
         number: int,
         wrong: Sequence[str],
         files: Mapping[str, list[str]],
-        step: CycleGANStep,
-        averaged: Mapping[str, nn.Module],
+        put_back: Callable[[Path], Progress],
     ) -> None:
         newest = self._agree(lambda: (checkpoints(self.run.checkpoints) or [None])[-1])
         if newest is None or self.setbacks >= self.settings.setbacks:
             raise TrainingFailed(self._diagnosis(number, wrong, files, newest is not None))
-        restored = restore(newest, step, averaged)
+        restored = put_back(newest)
         self.progress.step, self.progress.images_seen = restored.step, restored.images_seen
         self.setbacks += 1
         self.in_a_row = 0
