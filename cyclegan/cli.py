@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from cyclegan import __version__
-from cyclegan.errors import BadInput, nearest
+from cyclegan.errors import BadInput, nearest, shown
 
 # A verb's usage and what it does; it lives in commands/<verb>.py, whose imports only it pays for.
 VERBS = {
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except BadInput as error:
         if debug:
             raise
-        print(f"{_prog(args)}: {error}", file=sys.stderr)
+        print(shown(f"{_prog(args)}: {error}"), file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         if debug:
@@ -45,6 +45,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     except BrokenPipeError:
         # The reader of our output went away, as `head` does; nothing is left to say.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        if debug:
+            raise
+        sys.exit(_system_refused(_prog(args), error))
+
+
+def _system_refused(prog: str, error: OSError) -> int:
+    """What no command foresaw; a file that it names is taken for input that cannot be."""
+    name = "" if error.filename is None else str(error.filename)
+    name = name if len(name) <= 200 else f"{name[:100]}...{name[-97:]}"
+    where = f"{name}: cannot be used " if name else "stopped "
+    print(shown(f"{prog}: {where}({error.strerror or error}); --debug shows where"), file=sys.stderr)
+    return 2 if name else 1
 
 
 def _prog(args: Sequence[str]) -> str:

@@ -15,7 +15,7 @@ from cyclegan.errors import BadInput, nearest
 class Frozen(BaseModel):
     """Settings do not change while a run goes on, and a key that nobody reads is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
 
 class DataSettings(Frozen):
@@ -57,8 +57,8 @@ class GeneratorSettings(Frozen):
     """What is left out takes the network's own default; what the network lacks is refused."""
 
     name: str = Field("resnet", description="network of both generators")
-    filters: int | None = Field(None, ge=1, description="features after the first layer")
-    blocks: int | None = Field(None, ge=0, description="residual blocks of resnet")
+    filters: int | None = Field(None, ge=1, le=4096, description="features after the first layer")
+    blocks: int | None = Field(None, ge=0, le=256, description="residual blocks of resnet")
     depth: int | None = Field(None, ge=5, le=10, description="halvings of unet; 8 for 256 px, 7 for 128")
     norm: Literal["instance", "instance_affine", "batch", "none"] | None = Field(
         None, description="normalization"
@@ -80,7 +80,7 @@ class GeneratorSettings(Frozen):
 
 class DiscriminatorSettings(Frozen):
     name: str = Field("patchgan", description="network of both discriminators")
-    filters: int | None = Field(None, ge=1, description="features after the first layer")
+    filters: int | None = Field(None, ge=1, le=4096, description="features after the first layer")
     layers: int | None = Field(None, ge=1, le=5, description="strided layers; 3 see 70x70 pixels")
     norm: Literal["instance", "batch", "none"] | None = Field(None, description="normalization")
 
@@ -129,6 +129,16 @@ class CheckpointSettings(Frozen):
     )
 
 
+class NumbersSettings(Frozen):
+    """What is done about steps with NaN or infinite numbers, which are never applied."""
+
+    refused: int = Field(10, ge=1, description="such steps in a row, after which training goes back")
+    setbacks: int = Field(
+        3, ge=0, description="times to go back to the last checkpoint before the run is given up"
+    )
+    slow_down: float = Field(0.5, gt=0, le=1, description="factor of the learning rate each time")
+
+
 class TrainSettings(Frozen):
     """All settings of a run; the first ones are those that people change most."""
 
@@ -137,8 +147,10 @@ class TrainSettings(Frozen):
     epochs: float | None = Field(None, gt=0, description="end after so many walks over all of A")
     images: int | None = Field(None, ge=1, description="end after so many images of A")
     minutes: float | None = Field(None, gt=0, description="end after so many minutes")
-    batch_size: int = Field(1, ge=1, description="images of A in a step, over all processes")
-    size: int = Field(256, ge=16, description="height and width of training images")
+    batch_size: int | Literal["auto"] = Field(
+        1, description="images of A in a step, over all processes; auto: as many as fit into memory"
+    )
+    size: int = Field(256, ge=16, le=8192, description="height and width of training images")
     precision: Literal["auto", "no", "fp16", "bf16"] = Field(
         "auto", description="auto: bf16 or fp16 where the hardware is fast at it, else fp32 (no)"
     )
@@ -169,6 +181,7 @@ class TrainSettings(Frozen):
     optimizer: OptimizerSettings = OptimizerSettings()
     samples: SampleSettings = SampleSettings()
     checkpoint: CheckpointSettings = CheckpointSettings()
+    numbers: NumbersSettings = NumbersSettings()
 
     @property
     def load_size(self) -> int:
@@ -196,6 +209,12 @@ class TrainSettings(Frozen):
         yield (
             augment.load_size is not None and augment.preset in ("crop", "resize"),
             f"augment.load_size has no meaning with augment.preset {augment.preset!r}",
+        )
+        if self.batch_size == "auto":
+            return
+        yield (
+            self.batch_size < 1,
+            f"batch_size: input should be greater than or equal to 1, not {self.batch_size}",
         )
         yield (
             self.batch_size % self.gradient_accumulation != 0,
@@ -250,7 +269,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}:" if mark else ""
-        raise BadInput(f"{path}:{line} {getattr(error, 'problem', None) or error}") from error
+        problem = getattr(error, "problem", None) or " ".join(str(error).split())
+        raise BadInput(f"{path}:{line} {problem}") from error
+    except RecursionError as error:
+        raise BadInput(f"{path}: is nested too deeply for settings") from error
+    except ValueError as error:  # a date or a number that looks like one and is none
+        raise BadInput(f"{path}: holds a value that cannot be: {error}") from error
     if content is None:
         return {}
     if not isinstance(content, dict):
@@ -271,14 +295,17 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     known = list(spelled_keys(model))
     findings = []
     for item in error.errors():
-        key = ".".join(str(part) for part in item["loc"])
+        # pydantic names the branch of a union too: batch_size.int
+        key = ".".join(str(part) for part in item["loc"] if part not in ("int", "literal['auto']"))
         if item["type"] == "extra_forbidden":
             findings.append(f"unknown key {key!r}{nearest(key, known)}")
         elif item["type"] == "value_error":
             findings.append(str(item["ctx"]["error"]))
         else:
             message = item["msg"][0].lower() + item["msg"][1:]
-            findings.append(f"{key}: {message}, not {item['input']!r}")
+            given = repr(item["input"])
+            given = given if len(given) <= 80 else f"{given[:77]}..."
+            findings.append(f"{key}: {message}, not {given}" if key else f"{message}, not {given}")
     return "; ".join(findings)
 
 

@@ -2,12 +2,26 @@
 
 import difflib
 import importlib
+import re
 from collections.abc import Iterable
 from types import ModuleType
 
 
 class BadInput(Exception):
     """Something the user gave cannot be used; the message is the whole story, exit status 2."""
+
+
+def shown(message: object) -> str:
+    """A message as a terminal may have it: what file names hold of control characters is spelled out.
+
+    Lists stay lists: a new line that begins with two spaces is ours.
+    """
+    parts = re.split(r"(\n  )", str(message))
+    return "".join(part if part == "\n  " else "".join(map(_spelled, part)) for part in parts)
+
+
+def _spelled(letter: str) -> str:
+    return letter if letter.isprintable() else letter.encode("unicode_escape", "surrogatepass").decode()
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -78,14 +78,21 @@ def walk(root: Path, depth: int | None = None, leave_out: Path | None = None) ->
                 listed = sorted((entry for entry in entries if entry.name[0] != "."), key=lambda e: e.name)
         except OSError as error:
             raise BadInput(f"{root / prefix}: this folder cannot be read ({error.strerror})") from error
-        folders = [entry for entry in listed if entry.is_dir()]
-        yield from (prefix + entry.name for entry in listed if not entry.is_dir())
+        folders = [entry for entry in listed if _is_folder(entry)]
+        yield from (prefix + entry.name for entry in listed if not _is_folder(entry))
         if depth is not None and prefix.count("/") >= depth:
             continue
         for entry in reversed(folders):
             here = _identity(Path(entry.path))
             if here not in above:
                 waiting.append((f"{prefix}{entry.name}/", above | {here}))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself; reading it as a file will say so
+        return False
 
 
 def _identity(folder: Path) -> tuple[int, int]:

@@ -89,7 +89,7 @@ def test_train_translate_evaluate(tiny, here, small_domain, capsys):
 
 
 def test_a_bad_file_gives_status_1_and_the_others_are_done(tiny, here, small_domain, capsys):
-    from cyclegan.training.loop import train
+    from cyclegan.training.train import train
 
     result = train(tiny(steps=1))
     (here / "in").mkdir()

@@ -76,7 +76,8 @@ def test_mistakes_in_a_recipe_name_the_file_and_the_key(text, here):
 OPTIONS = {
     "--btch-size 3": "unknown option --btch-size; did you mean '--batch-size'?",
     "--data.rot x": "unknown option --data.rot; did you mean '--data.root'?",
-    "--batch-size x": "invalid literal for int() with base 10: 'x'",
+    "--batch-size x": "no type matching INT|{auto} could be instantiated from ['x']",
+    "--size x": "invalid literal for int() with base 10: 'x'",
     "--precision fp8": "invalid choice 'fp8'",
     "--batch-size": "Missing value for argument '--batch-size'",
     "--batch-size 0": "batch_size: input should be greater than or equal to 1, not 0",

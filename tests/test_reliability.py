@@ -27,8 +27,9 @@ from cyclegan.training import loop
 from cyclegan.training.chance_state import begin_random_states, random_states
 from cyclegan.training.changes import check_changes, with_meant
 from cyclegan.training.checkpoint import checkpoints, mark_best
-from cyclegan.training.loop import TrainingFailed, TrainingStopped, train
+from cyclegan.training.outcome import TrainingFailed, TrainingStopped
 from cyclegan.training.saving import Saver, copied
+from cyclegan.training.train import train
 
 
 def names(run: Path) -> list[str]:

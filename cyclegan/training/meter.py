@@ -27,9 +27,11 @@ class Meter:
         self.steps += 1
 
     def summary(self) -> dict[str, float]:
-        """Mean losses over all processes, with ``images_per_s``; begins anew."""
-        means = torch.stack([value / self.steps for value in self.sums.values()])
-        means = self.accelerator.reduce(means, "mean").tolist()
+        """Mean losses over all processes, with ``images_per_s``; begins anew. No steps, no losses."""
+        means = []
+        if self.sums:
+            stacked = torch.stack([value / self.steps for value in self.sums.values()])
+            means = self.accelerator.reduce(stacked, "mean").tolist()
         self.images_per_s = (self.steps - self.loaded) * self.batch_size / (time.monotonic() - self.since)
         self.last = dict(zip(self.sums, means, strict=True))
         self.sums, self.steps, self.loaded, self.since = {}, 0, 0, time.monotonic()
@@ -46,4 +48,5 @@ class Meter:
 
     def load(self, state: Mapping[str, Any]) -> None:
         self.steps = self.loaded = state["steps"]
+        self.since = time.monotonic()
         self.sums = {name: value.to(self.accelerator.device) for name, value in state["sums"].items()}

@@ -22,6 +22,8 @@ class Samples:
         self.paired = domain.is_paired
         self.real_a = _load(domain.test_a or domain.train_a, settings).to(device)
         self.real_b = _load(domain.test_b or domain.train_b, settings).to(device)
+        # By direction the images, what the latest grid's generators made of them, and real targets.
+        self.translated: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
 
     @torch.inference_mode()
     def grid(
@@ -33,6 +35,10 @@ class Samples:
             fake_b, fake_a = G_AB(self.real_a), G_BA(self.real_b)
             rec_a, rec_b = G_BA(fake_b), G_AB(fake_a)
             idt_a, idt_b = G_BA(self.real_a), G_AB(self.real_b)
+        self.translated = {
+            "AtoB": (self.real_a, fake_b, self.real_b),
+            "BtoA": (self.real_b, fake_a, self.real_a),
+        }
         forth = [("real_a", self.real_a), ("fake_b", fake_b)]
         back = [("real_b", self.real_b), ("fake_a", fake_a)]
         if self.paired:

@@ -12,6 +12,7 @@ from cyclegan.config import TrainSettings
 from cyclegan.errors import BadInput
 from cyclegan.networks import build
 from cyclegan.networks.layers import initialize
+from cyclegan.training.guard import Guard
 from cyclegan.training.image_pool import ImagePool
 from cyclegan.training.objectives import DiscriminatorObjective, GeneratorObjective, Losses
 
@@ -44,6 +45,7 @@ class CycleGANStep:
         self.settings, self.accelerator = settings, accelerator
         networks = build_networks(settings)
         self.networks = {name: network.to(accelerator.device) for name, network in networks.items()}
+        self.guard = Guard(accelerator, self.networks)
         self.pool_a = ImagePool(settings.pool_size, settings.seed, "A")
         self.pool_b = ImagePool(settings.pool_size, settings.seed, "B")
         adam = settings.optimizer
@@ -68,8 +70,10 @@ class CycleGANStep:
             lr_factor: the schedule's share of the full learning rate, 0 to 1.
 
         Returns:
-            Each loss by name, unweighted, averaged over this process' part of the batch.
+            Each loss by name, unweighted, averaged over this process' part of the batch. What was not
+            finite, and so not applied, is in ``guard.wrong``.
         """
+        self.guard.begin()
         for group in self.optimizer_G.param_groups:
             group["lr"] = self.lr_G * lr_factor
         for group in self.optimizer_D.param_groups:
@@ -90,12 +94,16 @@ class CycleGANStep:
                 self.accelerator.backward(total / len(parts))
             fakes.append((fake_a.detach(), fake_b.detach()))
             _add(losses, found, len(parts))
+        if not self.guard.allows("G", self.generators.parameters(), losses):
+            return losses
         self.optimizer_G.step()
+        self.guard.applied("G", self.optimizer_G)
 
         # min over D_A, D_B, on reals and on fakes from the pools.
         require_gradient((D_A, D_B), True)
         for update in range(self.settings.optimizer.discriminator_updates):
-            self._update_discriminators(parts, fakes, update, losses)
+            if not self.guard.wrong:
+                self._update_discriminators(parts, fakes, update, losses)
         return losses
 
     def _update_discriminators(
@@ -113,7 +121,9 @@ class CycleGANStep:
                 total, found = self.discriminators(batch["real_a"], fake_a, batch["real_b"], fake_b, mix)
                 self.accelerator.backward(total / len(parts))
             _add(losses, found, count)
-        self.optimizer_D.step()
+        if self.guard.allows("D", self.discriminators.parameters(), losses):
+            self.optimizer_D.step()
+            self.guard.applied("D", self.optimizer_D)
 
     def _parts(self, parts: Sequence[Batch], model: nn.Module):
         """Each part, with a context in which processes exchange gradients after the last one only."""

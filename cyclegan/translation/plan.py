@@ -132,6 +132,8 @@ def _listed(source: Path) -> tuple[Path, list[str]]:
         lines = source.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"{source}: cannot be read as a list of paths in UTF-8 ({error})") from error
+    if any("\0" in line for line in lines):
+        raise BadInput(f"{source}: cannot be read as a list of paths in UTF-8 (it holds zero bytes)")
     here = Path(os.path.abspath(source.parent))  # noqa: PTH100 - resolve() would follow links
     paths = [os.path.normpath(here / line.strip()) for line in lines if line.strip()]
     paths = list(dict.fromkeys(paths))

@@ -1,0 +1,166 @@
+"""Which batch fits: the search, the counting on CPUs, and what a run says that did not fit."""
+
+import subprocess
+import sys
+from collections import namedtuple
+
+import psutil
+import pytest
+import torch
+from accelerate import Accelerator
+
+from cyclegan.config import read_yaml, to_yaml
+from cyclegan.errors import BadInput
+from cyclegan.training import batch_size, loop
+from cyclegan.training.batch_size import advice, largest_batch, settle_batch_size, try_step
+from cyclegan.training.command import settings_from
+from cyclegan.training.outcome import TrainingFailed
+from cyclegan.training.train import train
+
+
+def memory_for(pixels):
+    """A step that has room for so many pixels."""
+
+    def attempt(count, size):
+        if count * size * size > pixels:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    return attempt
+
+
+@pytest.mark.parametrize(
+    ("fits", "at_most", "found"), [(1000, 256, 256), (100, 256, 64), (1, 256, 1), (0, 256, 0), (5, 6, 3)]
+)
+def test_the_batch_is_halved_until_it_fits(fits, at_most, found):
+    tried = []
+
+    def attempt(count):
+        tried.append(count)
+        if count > fits:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    assert largest_batch(attempt, at_most) == found
+    assert tried == sorted(tried, reverse=True) and tried[0] == at_most
+
+
+def test_another_error_is_not_taken_for_a_lack_of_memory():
+    def attempt(count):
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError, match="cannot be multiplied"):
+        largest_batch(attempt, 4)
+
+
+def test_auto_becomes_a_number_that_divides(tiny, monkeypatch):
+    monkeypatch.setattr(batch_size, "LARGEST", 32)
+    settings = tiny(batch_size="auto", gradient_accumulation=3)
+    found = settle_batch_size(settings, Accelerator(cpu=True), memory_for(20 * 32 * 32))
+    assert found.batch_size == 16 * 3
+    assert settle_batch_size(tiny(batch_size=5), Accelerator(cpu=True)).batch_size == 5
+    with pytest.raises(BadInput, match="auto found no batch that fits: nor does --size 32"):
+        settle_batch_size(
+            tiny(batch_size="auto", size=48, augment={}), Accelerator(cpu=True), memory_for(31 * 31)
+        )
+
+
+def test_the_advice_names_what_fits(tiny):
+    settings = tiny(size=256, augment={}, batch_size=8)
+    words = advice(settings, Accelerator(cpu=True), memory_for(3 * 256 * 256))
+    assert "--size 256 and --batch-size 8" in words
+    assert "--batch-size 2 would fit at this size" in words
+    assert "--gradient-accumulation 4 computes the whole batch in such parts" in words
+    # 256 -> 192 -> 144: 8 x 144 x 144 is the first below 3 x 256 x 256.
+    assert "--size 144 would fit with this batch" in words and "\n" not in words
+
+
+def test_on_a_cpu_what_a_step_keeps_is_counted(tiny, monkeypatch):
+    """By what autograd gives back in the backward pass of four images, added up on its own."""
+    from cyclegan.training.objectives import GeneratorObjective
+    from cyclegan.training.step import build_networks, require_gradient
+
+    settings = tiny(pool_size=0)
+    networks = build_networks(settings)
+    weights = {p.data_ptr() for network in networks.values() for p in network.parameters()}
+    require_gradient((networks["D_A"], networks["D_B"]), False)
+    kept, held = {}, []
+
+    def unpack(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
+        held.append(tensor)
+        return tensor
+
+    images = torch.rand(2, 4, 3, 32, 32)
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor, unpack):
+        total, *_ = GeneratorObjective(networks["G_AB"], networks["G_BA"], settings.losses)(
+            images[0], images[1], networks["D_A"], networks["D_B"]
+        )
+        total.backward()
+    needed = sum(storage.nbytes() for pointer, storage in kept.items() if pointer not in weights)
+    accelerator = Accelerator(cpu=True)
+    weighed = 5 * 4 * sum(p.numel() for network in networks.values() for p in network.parameters())
+    monkeypatch.setattr(batch_size, "_available", lambda: int(1.1 * needed) + weighed)
+    batch_size.trial(settings, accelerator)(4, 32)
+    monkeypatch.setattr(batch_size, "_available", lambda: int(0.9 * needed))
+    with pytest.raises(RuntimeError, match="out of memory") as caught:
+        batch_size.trial(settings, accelerator)(4, 32)
+    assert batch_size.out_of_memory(caught.value)
+
+
+def test_the_step_that_is_tried_on_a_gpu_is_a_whole_one(tiny):
+    """Here on a CPU: all it needs is that each part runs, with every loss that has a part of its own."""
+    for losses in ({}, {"adversarial": "wgan-gp"}, {"lambda_r1": 1.0}):
+        try_step(tiny(losses=losses), Accelerator(cpu=True), 2, 32)
+
+
+def test_a_run_on_auto_keeps_the_number_it_found(tiny, here, monkeypatch):
+    available = namedtuple("available", "available total")
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: available(60 * 2**20, 2**34))
+    result = train(tiny(batch_size="auto", steps=1, run_dir=here / "run"))
+    found = read_yaml(here / "run" / "config.yaml")["batch_size"]
+    assert found in (2, 4, 8, 16, 32) and result.images_seen == found
+    settings, _ = settings_from(["--resume", str(here / "run"), "--steps", "2"])
+    assert settings.batch_size == found
+
+
+def test_a_run_that_does_not_fit_says_what_would(tiny, here, monkeypatch):
+    def full(self, parts, factor):
+        raise RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:114] DefaultCPUAllocator: can't allocate memory: you tried"
+        )
+
+    monkeypatch.setattr(loop.CycleGANStep, "__call__", full)
+    monkeypatch.setattr(batch_size, "trial", lambda settings, accelerator: memory_for(32 * 32))
+    with pytest.raises(
+        TrainingFailed, match="out of memory on cpu with --size 32 and --batch-size 2: --batch-size 1 would"
+    ):
+        train(tiny(run_dir=here / "run"))
+    assert not (here / "run" / "checkpoints").exists()
+
+
+LIMITED = """
+import resource, sys, torch
+from cyclegan.training import loop
+from cyclegan.cli import main
+import psutil, accelerate
+plain = loop.CycleGANStep.__call__
+def step(self, parts, factor):
+    used = psutil.Process().memory_info().vms
+    resource.setrlimit(resource.RLIMIT_AS, (used + (300 << 20), -1))
+    return plain(self, parts, factor)
+loop.CycleGANStep.__call__ = step
+main(sys.argv[1:])
+"""
+
+
+def test_memory_that_really_runs_out(tiny, here):
+    """A limit on the process' address space: torch's own error, said in one line with status 1."""
+    (here / "mine.yaml").write_text(
+        to_yaml(tiny(batch_size=512, generator__filters=16, discriminator__filters=16))
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, "train", "mine.yaml"], cwd=here, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert "out of memory on cpu with --size 32 and --batch-size 512: --batch-size " in last

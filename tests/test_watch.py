@@ -1,0 +1,109 @@
+"""The watch on a discriminator that has won and on generators that collapsed or invert colours."""
+
+import pytest
+import torch
+from torch import nn
+
+from cyclegan.images import read_image, resize, to_tensor
+from cyclegan.training import watch
+from cyclegan.training.sampling import Samples
+from cyclegan.training.step import CycleGANStep
+from cyclegan.training.train import train
+from cyclegan.training.watch import LONG, Watch, similarity, spread
+
+
+@pytest.fixture
+def images(small_domain):
+    def load(split):
+        paths = sorted((small_domain / split).iterdir())[:6]
+        return torch.stack([to_tensor(resize(read_image(path).pixels, 32, 32)) for path in paths])
+
+    return load
+
+
+@pytest.mark.parametrize(
+    "loss, low, high", [("lsgan", 0.007, 0.01), ("vanilla", 0.02, 0.03), ("hinge", 0.02, 0.04)]
+)
+def test_a_discriminator_that_wins_for_long_is_named_once(tiny, loss, low, high):
+    said = []
+    look = Watch(tiny(log_every=100, losses__adversarial=loss), said.append)
+    for step in range(100, 900, 100):
+        look.losses({"D_A": low, "D_B": high}, step)
+    look.losses({"D_A": high, "D_B": high}, 900)  # it lost for a while: begin anew
+    for step in range(1000, 1900, 100):
+        look.losses({"D_A": low, "D_B": high}, step)
+    assert said == []
+    for step in range(1900, 4000, 100):
+        look.losses({"D_A": low, "D_B": high}, step)
+    (words,) = said
+    assert words.startswith("Warning: D_A has won: ") and "for 1000 steps" in words
+    assert "--optimizer.lr-discriminator 5e-05 (now 0.0002) or --losses.lambda-r1 1 (now 0)" in words
+
+
+def test_a_distance_has_no_zero_to_win_at(tiny):
+    said = []
+    look = Watch(tiny(losses__adversarial="wgan-gp", log_every=100), said.append)
+    for step in range(100, 4000, 100):
+        look.losses({"D_A": -50.0, "D_B": 0.0}, step)
+    assert said == []
+
+
+def test_outputs_that_are_all_alike_are_a_collapse(tiny, images):
+    said = []
+    look = Watch(tiny(), said.append)
+    real_a, real_b = images("testA"), images("testB")
+    one = real_b[:1].expand_as(real_b) + 0.01 * real_a
+    look.outputs("AtoB", real_a, one, real_b, LONG - 1)
+    look.outputs("AtoB", real_a, real_b, real_b, LONG)
+    look.outputs("BtoA", real_b, real_a, real_a, LONG)
+    assert said == []
+    for step in (LONG, LONG + 1):
+        look.outputs("AtoB", real_a, one, real_b, step)
+    (words,) = said
+    assert (
+        "G_AB has collapsed: what it makes of 6 different images differs by 1% of what real images of B do"
+        in words
+    )
+    assert "--losses.lambda-adversarial-ab 0.5 (now 1)" in words
+
+
+def test_inverted_colours_are_named_with_the_identity_loss_that_holds_them(tiny, images):
+    said = []
+    look = Watch(tiny(losses={"lambda_identity_a": 0, "lambda_identity_b": 5}), said.append)
+    real_a, real_b = images("testA"), images("testB")
+    look.outputs("AtoB", real_a, -real_a, real_b, LONG)
+    look.outputs("BtoA", real_b, -real_b, real_a, LONG)
+    assert "G_AB inverts colours" in said[0] and "--losses.lambda-identity-b 10 (now 5)" in said[0]
+    assert "G_BA inverts colours" in said[1] and "--losses.lambda-identity-a 5 (now 0)" in said[1]
+
+
+def test_spread_and_similarity_are_their_formulas():
+    images = torch.tensor([0.0, 1.0]).view(2, 1, 1, 1).expand(2, 3, 4, 4)
+    assert spread(images) == pytest.approx(0.5**0.5)
+    ramp = torch.arange(16.0).view(1, 1, 4, 4)
+    assert similarity(ramp, 3 * ramp + 1) == pytest.approx(1)
+    assert similarity(ramp, -ramp) == pytest.approx(-1)
+    assert similarity(ramp, torch.zeros_like(ramp)) == 0
+
+
+class Inverse(nn.Module):
+    def forward(self, x):
+        return -x
+
+
+def test_a_run_warns_once(tiny, monkeypatch, capsys):
+    """A real run whose generators do both: the warnings come from its own log and its own grids."""
+    monkeypatch.setattr(watch, "LONG", 2)
+    plain = CycleGANStep.__call__
+
+    def step(self, parts, factor):
+        losses = plain(self, parts, factor)
+        return {**losses, "D_B": losses["D_B"] * 0 + 0.001}
+
+    monkeypatch.setattr(CycleGANStep, "__call__", step)
+    grid, inverse = Samples.grid, {"G_AB": Inverse(), "G_BA": Inverse()}
+    monkeypatch.setattr(Samples, "grid", lambda self, networks, autocast: grid(self, inverse, autocast))
+    train(tiny(steps=8, log_every=1, samples__every=2))
+    said = capsys.readouterr().err
+    assert said.count("D_B has won") == 1 and said.count("D_A has won") == 0
+    assert said.count("G_AB inverts colours") == said.count("G_BA inverts colours") == 1
