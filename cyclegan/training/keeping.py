@@ -1,4 +1,4 @@
-"""What a run keeps: checkpoints and the generators beside them, written in the background where that is safe."""
+"""What a run keeps: checkpoints and the generators beside them, in the background where that is safe."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
