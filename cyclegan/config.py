@@ -126,6 +126,24 @@ class CheckpointSettings(Frozen):
     keep: int = Field(2, ge=1, description="newest checkpoints that stay")
 
 
+class EvaluationSettings(Frozen):
+    every: int = Field(
+        1000,
+        ge=0,
+        description="steps between two evaluations on held-out images; 0: none, not at the end either",
+    )
+    images: int = Field(500, ge=2, description="held-out images of each domain that are judged, at most")
+    networks: tuple[Literal["vgg19", "inception", "lpips"], ...] = Field(
+        ("vgg19",), description="what judges; vgg19 always does, inception and lpips are fetched once"
+    )
+    best_by: str = Field(
+        "kid_vgg19", description="metric by whose mean over both directions generators/best is chosen"
+    )
+    early_stop: int = Field(
+        0, ge=0, description="end after so many evaluations in a row that are not the best; 0: never"
+    )
+
+
 class TrainSettings(Frozen):
     """All settings of a run; the first ones are those that people change most."""
 
@@ -158,6 +176,7 @@ class TrainSettings(Frozen):
     optimizer: OptimizerSettings = OptimizerSettings()
     samples: SampleSettings = SampleSettings()
     checkpoint: CheckpointSettings = CheckpointSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
 
     @property
     def load_size(self) -> int:
@@ -185,6 +204,10 @@ class TrainSettings(Frozen):
         yield (
             augment.load_size is not None and augment.preset in ("crop", "resize"),
             f"augment.load_size has no meaning with augment.preset {augment.preset!r}",
+        )
+        yield (
+            self.evaluation.early_stop > 0 and self.evaluation.every == 0,
+            "evaluation.early_stop needs evaluations; set evaluation.every",
         )
         yield (
             self.batch_size % self.gradient_accumulation != 0,

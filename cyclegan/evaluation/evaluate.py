@@ -10,17 +10,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cyclegan.errors import BadInput
 from cyclegan.evaluation.features import (
     ALEXNET_URL,
     LAYERS,
     STYLE_LAYERS,
     InceptionJudge,
     LPIPSJudge,
-    VGG19Judge,
     cached_weights,
     layer_scales,
     layouts,
     pooled_features,
+    vgg19_judge,
 )
 from cyclegan.evaluation.figures import Figure, metric_names
 from cyclegan.evaluation.held_out import BATCH, HeldOut, spread
@@ -88,7 +89,7 @@ class Judge:
     ) -> None:
         self.data, self.closely = data, closely
         self.layers = LAYERS if closely else STYLE_LAYERS
-        self.vgg19 = VGG19Judge(device)
+        self.vgg19 = vgg19_judge(device)
         self.inception = InceptionJudge(device) if "inception" in networks else None
         # Used wherever its weights are here already; fetched only for those who name it.
         wanted = "lpips" in networks or (closely and cached_weights(ALEXNET_URL).is_file())
@@ -113,6 +114,8 @@ class Judge:
         for number, real in enumerate(self.data.batches(self.data.sources)):
             truth = self._truth(number)
             fake = translate(real)
+            if not fake.isfinite().all():
+                raise BadInput("the generator's pictures hold NaN or infinite values")
             rec = back(fake) if back is not None else None
             images: dict[str, Tensor] = {"outputs": fake}
             if first or self.closely:

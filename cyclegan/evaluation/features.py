@@ -1,6 +1,7 @@
 """The networks that images are judged by, each with its own way of bringing them to size."""
 
 import contextlib
+import functools
 import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -48,6 +49,12 @@ class VGG19Judge:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             found = self.network(images, wanted)
         return {name: activation.float() for name, activation in found.items()}
+
+
+@functools.cache
+def vgg19_judge(device: torch.device) -> VGG19Judge:
+    """One for all judgements on a device: it takes 80 MB and does not change."""
+    return VGG19Judge(device)
 
 
 def shrink(images: Tensor, pixels: int) -> Tensor:

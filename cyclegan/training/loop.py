@@ -4,7 +4,7 @@ import copy
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from cyclegan.reporting.progress import Standing, TrainingProgress
 from cyclegan.reporting.tracking import Tracking
 from cyclegan.training.checkpoint import Progress, save_checkpoint, truncate_metrics
 from cyclegan.training.ema import update_average
+from cyclegan.training.judging import Judging
 from cyclegan.training.meter import Meter
 from cyclegan.training.precision import resolve_precision
 from cyclegan.training.run import GENERATORS, Run, export_generators, open_run, write_config
@@ -86,6 +87,8 @@ class Trainer:
         self.samples = Samples(self.domain, settings, self.accelerator.device)
         self.tracking = Tracking(self.accelerator, settings.tracker, self.run.folder)
         self.bar = TrainingProgress(self.accelerator.is_main_process)
+        is_main, device = self.accelerator.is_main_process, self.accelerator.device
+        self.judging = Judging(settings, self.domain, self.run, device, self.bar.say, is_main)
 
     def _open_data(self) -> tuple[Domain, UnpairedImages]:
         """One process of a machine fetches and decodes to disk; the others find it done."""
@@ -120,7 +123,7 @@ class Trainer:
         before, began = progress.minutes, time.monotonic()
         batches = self.batches()
         with self.bar:
-            while (done := self.length.done(progress.step, progress.minutes)) < 1:
+            while (done := self.length.done(progress.step, progress.minutes)) < 1 and not self.stopped:
                 parts = [next(batches) for _ in range(settings.gradient_accumulation)]
                 factor = lr_factor(settings.optimizer, done)
                 meter.add(self.step(parts, factor))
@@ -163,6 +166,9 @@ class Trainer:
         )
         if self.progress.step:
             self.bar.say(f"Going on from step {self.progress.step} ({self.progress.images_seen} images seen)")
+        if self.accelerator.is_main_process:
+            self.judging.begin(self.averaged, self.progress)
+        self.stopped = self._agree(lambda: self.judging.stops)
 
     def _minutes(self, mine: float) -> float:
         """Elapsed time; where it decides the end, all processes go by the main one's clock."""
@@ -181,8 +187,12 @@ class Trainer:
         if done < 1 and self.accelerator.is_main_process:
             if progress.step % settings.samples.every == 0:
                 self._sample()
-            if progress.step % settings.checkpoint.every == 0:
+            # A new best has saved a checkpoint already.
+            is_best = self.judging.due(progress.step) and self._judge(self._save)
+            if progress.step % settings.checkpoint.every == 0 and not is_best:
                 self._save()
+        if done < 1 and self.judging.may_stop(progress.step):
+            self.stopped = self._agree(lambda: self.judging.stops)
 
     def _log(self, losses: dict[str, float], factor: float) -> None:
         progress = self.progress
@@ -212,6 +222,12 @@ class Trainer:
         self.tracking.log_grid(grid, self.progress.step)
         return path
 
+    def _judge(self, save: Callable[[], None]) -> bool:
+        is_best, figures = self.judging.judge(self.averaged, self.progress, save)
+        if figures:
+            self.tracking.log({**figures, "images_seen": self.progress.images_seen}, self.progress.step)
+        return is_best
+
     def _save(self) -> None:
         save_checkpoint(
             self.run.checkpoints,
@@ -219,13 +235,15 @@ class Trainer:
             self.progress,
             self.settings.checkpoint.keep,
         )
-        export_generators(self.run, self.averaged, self.settings, self.domain, self.progress)
+        export_generators(self.run.generators, self.averaged, self.settings, self.domain, self.progress)
 
     def _finish(self) -> tuple[Path, list[Path]]:
         grid, translated = Path(), []
         if self.accelerator.is_main_process:
             grid = self._sample()
             self._save()
+            self._judge(save=lambda: None)
+            self.judging.keep_last(self.progress)
             count = self.settings.samples.translate
             translated = translate_held_out(self.run, self.domain, count, self.bar.say)
         self.accelerator.wait_for_everyone()

@@ -37,8 +37,16 @@ class Run:
     def metrics(self) -> Path:
         return self.folder / "metrics.jsonl"
 
+    @property
+    def generators(self) -> Path:
+        return self.folder / "generators"
+
+    @property
+    def best(self) -> Path:
+        return self.generators / "best"
+
     def generator(self, name: str) -> Path:
-        return self.folder / "generators" / name
+        return self.generators / name
 
 
 def open_run(settings: TrainSettings, domain_name: str) -> Run:
@@ -93,9 +101,13 @@ def write_config(run: Run, settings: TrainSettings) -> None:
 
 
 def export_generators(
-    run: Run, networks: Mapping[str, nn.Module], settings: TrainSettings, domain: Domain, progress: Progress
+    folder: Path,
+    networks: Mapping[str, nn.Module],
+    settings: TrainSettings,
+    domain: Domain,
+    progress: Progress,
 ) -> None:
-    """Write ``generators/G_AB`` and ``generators/G_BA`` as artifacts."""
+    """Write ``folder/G_AB`` and ``folder/G_BA`` as artifacts."""
     titles = {"A": "A", "B": "B"}
     if domain.card is not None:
         titles = {"A": domain.card.a.title, "B": domain.card.b.title}
@@ -119,4 +131,4 @@ def export_generators(
             steps=progress.step,
             images_seen=progress.images_seen,
         )
-        save_generator(run.generator(name), network.state_dict(), config)
+        save_generator(folder / name, network.state_dict(), config)
