@@ -90,11 +90,11 @@ def evaluate_folder(
         raise BadInput(f"{generator}: translates {config.direction}, not {direction}")
     if config.size is None:
         raise BadInput(f"{generator}: does not say its training size; convert it again with --size")
-    domain = _domain(generator, config.domain, data)
+    domain = domain_of(generator, config.domain, data)
     device = inference_device()
     chosen = held_out(domain, config.direction, config.size, config.channels, config.background, images)
     judge = Judge(chosen, device, networks)
-    figures = judge(_on(device, network, config), _back(device, generator, config))
+    figures = judge(on_device(device, network, config), _back(device, generator, config))
     return Report(generator, domain.name, config.direction, len(chosen.sources), figures)
 
 
@@ -107,7 +107,10 @@ def find_generator(path: Path, direction: str | None) -> Path:
     return path / "generators" / name
 
 
-def _on(device: torch.device, network: nn.Module, config: GeneratorConfig) -> Callable[[Tensor], Tensor]:
+def on_device(
+    device: torch.device, network: nn.Module, config: GeneratorConfig
+) -> Callable[[Tensor], Tensor]:
+    """``network`` as a function of images of any size, on the CPU before and after."""
     network.to(device)
     return lambda images: translate(network, images.to(device), config.multiple_of).float().cpu()
 
@@ -121,10 +124,10 @@ def _back(
         return None
     network, theirs = load_generator(other)
     alike = (theirs.domain, theirs.channels, theirs.steps) == (config.domain, config.channels, config.steps)
-    return _on(device, network, theirs) if alike and theirs.direction != config.direction else None
+    return on_device(device, network, theirs) if alike and theirs.direction != config.direction else None
 
 
-def _domain(generator: Path, trained_on: str, data: str | None) -> Domain:
+def domain_of(generator: Path, trained_on: str, data: str | None) -> Domain:
     """The named domain or folder, else what the run's own settings say, else the generator's domain."""
     if data is not None and Path(data).is_dir():
         return open_domain(TrainSettings(data=DataSettings(root=Path(data))))

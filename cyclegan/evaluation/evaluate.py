@@ -87,7 +87,7 @@ class Judge:
         networks: Sequence[str] = ("vgg19",),
         closely: bool = True,
     ) -> None:
-        self.data, self.closely = data, closely
+        self.data, self.device, self.closely = data, device, closely
         self.layers = LAYERS if closely else STYLE_LAYERS
         self.vgg19 = vgg19_judge(device)
         self.inception = InceptionJudge(device) if "inception" in networks else None
