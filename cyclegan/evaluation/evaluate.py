@@ -167,11 +167,13 @@ class Judge:
         rec: Tensor | None,
     ) -> None:
         """Distances of ``images`` to their inputs and, where there is truth, to that."""
-        found = {"colour_shift": colour_shift(images, real)}
+        nothing = torch.zeros(len(images)) if images is real else None  # what doing nothing changes
+        found = {"colour_shift": colour_shift(images, real) if nothing is None else nothing}
         if rec is not None:
             found["cycle_l1"] = pixel_agreement(rec, real)["l1"]
         if self.closely:
-            found["vgg19_distance_to_input"] = perceptual_distance(seen, others["inputs"])
+            distance = perceptual_distance(seen, others["inputs"]) if nothing is None else nothing
+            found["vgg19_distance_to_input"] = distance
         if truth is not None:
             found |= {f"{k}_to_truth": v for k, v in pixel_agreement(images, truth).items()}
             if self.lpips is not None:
