@@ -139,6 +139,24 @@ class NumbersSettings(Frozen):
     slow_down: float = Field(0.5, gt=0, le=1, description="factor of the learning rate each time")
 
 
+class EvaluationSettings(Frozen):
+    every: int = Field(
+        1000,
+        ge=0,
+        description="steps between two evaluations on held-out images; 0: none, not at the end either",
+    )
+    images: int = Field(500, ge=2, description="held-out images of each domain that are judged, at most")
+    networks: tuple[Literal["vgg19", "inception", "lpips"], ...] = Field(
+        ("vgg19",), description="what judges; vgg19 always does, inception and lpips are fetched once"
+    )
+    best_by: str = Field(
+        "kid_vgg19", description="metric by whose mean over both directions generators/best is chosen"
+    )
+    early_stop: int = Field(
+        0, ge=0, description="end after so many evaluations in a row that are not the best; 0: never"
+    )
+
+
 class TrainSettings(Frozen):
     """All settings of a run; the first ones are those that people change most."""
 
@@ -182,6 +200,7 @@ class TrainSettings(Frozen):
     samples: SampleSettings = SampleSettings()
     checkpoint: CheckpointSettings = CheckpointSettings()
     numbers: NumbersSettings = NumbersSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
 
     @property
     def load_size(self) -> int:
@@ -215,6 +234,10 @@ class TrainSettings(Frozen):
         yield (
             self.batch_size < 1,
             f"batch_size: input should be greater than or equal to 1, not {self.batch_size}",
+        )
+        yield (
+            self.evaluation.early_stop > 0 and self.evaluation.every == 0,
+            "evaluation.early_stop needs evaluations; set evaluation.every",
         )
         yield (
             self.batch_size % self.gradient_accumulation != 0,

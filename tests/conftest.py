@@ -73,6 +73,7 @@ def tiny(small_domain: Path, here: Path) -> Callable[..., TrainSettings]:
             "discriminator": {"filters": 8, "layers": 2},
             "samples": {"count": 2, "every": 100, "translate": 3},
             "checkpoint": {"every": 100},
+            "evaluation": {"every": 0},
         }
         for name, value in changes.items():
             *path, last = name.split("__")

@@ -25,11 +25,13 @@ def call(capsys, *args):
 def test_the_overview_names_every_command(capsys):
     status, out, _ = call(capsys, "--help")
     assert status == 0
-    for verb in ("train", "translate", "convert", "export", "inspect", "evaluate", "data"):
+    for verb in ("train", "translate", "convert", "export", "inspect", "evaluate", "compare", "data"):
         assert f"cyclegan {verb} " in out
 
 
-@pytest.mark.parametrize("verb", ["train", "translate", "convert", "export", "inspect", "evaluate", "data"])
+@pytest.mark.parametrize(
+    "verb", ["train", "translate", "convert", "export", "inspect", "evaluate", "compare", "data"]
+)
 def test_every_command_has_help(capsys, verb):
     status, out, _ = call(capsys, verb, "--help")
     assert status == 0
@@ -75,17 +77,19 @@ def test_train_translate_evaluate(tiny, here, small_domain, capsys):
     status, out, _ = call(capsys, "evaluate", generator, "--json")
     assert status == 0
     report = json.loads(out)
-    distances = {"vgg19_style_distance_to_truth", "vgg19_distance_to_truth"}
-    assert set(report["metrics"]) == {"kid_vgg19", *distances}
-    assert set(report["metrics"]["kid_vgg19"]) == {"name", "translated", "untranslated", "floor"}
+    # Truth, content, collapse and copying; G_BA lies beside it, so the cycle as well.
+    assert {"kid_vgg19", "fid_vgg19", "psnr_to_truth", "vgg19_distance_to_truth", "cycle_l1", "colour_shift",
+            "vgg19_pairwise_distance", "vgg19_nearest_train"} <= set(report["metrics"])  # fmt: skip
+    for figure in report["metrics"].values():
+        assert {"value", "interval", "inputs", "target_train", "best", "better"} <= set(figure)
     # What was found is kept beside the weights, and in the model card, which shows examples as well.
     assert json.loads((here / generator / "metrics.json").read_text())["metrics"] == report["metrics"]
     card = (here / generator / "README.md").read_text()
-    assert f"{report['metrics']['kid_vgg19']['translated']:.4g} |" in card and "(examples.png)" in card
+    assert f"{report['metrics']['fid_vgg19']['value']:.4g} |" in card and "(examples.png)" in card
     status, out, _ = call(
         capsys, "evaluate", str(here / generator).rsplit("/generators", 1)[0], "--direction", "BtoA"
     )
-    assert status == 0 and "untranslated" in out
+    assert status == 0 and "untranslated" in out and "only KID can be compared" in " ".join(out.split())
 
 
 def test_a_bad_file_gives_status_1_and_the_others_are_done(tiny, here, small_domain, capsys):

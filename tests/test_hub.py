@@ -213,8 +213,9 @@ def test_the_hub_says_no(generator, monkeypatch):
 
 
 REPORT = {
-    "domain": "my pets", "direction": "AtoB", "images": 6,
-    "metrics": {"kid_vgg19": {"name": "kid_vgg19", "translated": 0.125, "untranslated": 0.25, "floor": 0.0625}},
+    "format": "cyclegan-metrics/1", "domain": "my pets", "direction": "AtoB", "images": 6,
+    "metrics": {"kid_vgg19": {"value": 0.125, "interval": [0.1, 0.15], "inputs": 0.25, "target_train": 0.0625,
+                              "best": 0.0, "better": "lower"}},
 }  # fmt: skip
 
 
@@ -229,7 +230,7 @@ def test_the_hub_can_read_the_card(generator):
     text = " ".join(card.content.split())
     for words in (
         "# cats: all kinds to dogs",
-        "| kid_vgg19 | 0.125 | 0.25 | 0.0625 |",
+        "| kid_vgg19 (lower) | 0.125 (0.1 to 0.15) | 0.25 | 0.0625 |",
         "A: CC0-1.0",
         "(examples.png)",
         "10 steps, 20 images of A, seed 7",

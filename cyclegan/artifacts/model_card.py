@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from cyclegan.artifacts.generator import GeneratorConfig
 
+METRICS_FORMAT = "cyclegan-metrics/1"
 # Beside the weights, when there are any: what `cyclegan evaluate` found, and held-out images, translated.
 MODEL_CARD, METRICS, EXAMPLES = "README.md", "metrics.json", "examples.png"
 
@@ -22,6 +23,8 @@ def write_card(folder: Path, config: "GeneratorConfig") -> None:
     """Write ``README.md`` from the config and from the metrics and examples that lie in the folder."""
     metrics = folder / METRICS
     found = json.loads(metrics.read_text(encoding="utf-8")) if metrics.is_file() else None
+    if found is not None and found.get("format") != METRICS_FORMAT:
+        found = None  # of an older version, which named its figures otherwise; evaluate again
     text = model_card(config, found, (folder / EXAMPLES).is_file())
     replace_file(folder / MODEL_CARD, text.encode())
 
@@ -43,7 +46,7 @@ def model_card(config: "GeneratorConfig", metrics: dict[str, Any] | None, has_ex
 
     Args:
         config: facts that it does not have (None) are left out.
-        metrics: ``{"domain", "images", "metrics": {name: {"translated", "untranslated", "floor"}}}``.
+        metrics: ``{"domain", "images", "metrics": {name: {"value", "inputs", "target_train", ...}}}``.
         has_examples: whether ``examples.png`` lies beside it.
     """
     sections = [
@@ -116,14 +119,17 @@ def _licences(config: "GeneratorConfig") -> str:
 
 
 def _metrics(report: dict[str, Any]) -> str:
-    rows = [
-        f"| {name} | {found['translated']:.4g} | {found['untranslated']:.4g} | {found['floor']:.4g} |"
-        for name, found in report["metrics"].items()
-    ]
-    head = ["| metric (lower is better) | translated | untranslated | floor |", "|---|---|---|---|"]
+    rows = []
+    for name, found in report["metrics"].items():
+        interval = found.get("interval")
+        reach = "" if interval is None else f" ({interval[0]:.4g} to {interval[1]:.4g})"
+        anchors = f"{found['inputs']:.4g} | {found['target_train']:.4g}"
+        rows.append(f"| {name} ({found['better']}) | {found['value']:.4g}{reach} | {anchors} |")
+    head = ["| metric (which way is better) | translated | inputs | target's train |", "|---|---|---|---|"]
     note = (
-        f"On {report['images']} held-out images of `{report['domain']}`. Untranslated: the inputs as they "
-        "are; floor: real training images of the target, or 0."
+        f"On {report['images']} held-out images of `{report['domain']}`. Inputs: the untranslated inputs in "
+        "the translations' place; target's train: real training images of the target in their place. In "
+        "brackets the 95 % interval. Figures of other images, or by other networks, do not compare."
     )
     return "\n".join([*head, *rows, "", note])
 
@@ -136,7 +142,7 @@ def _front_matter(config: "GeneratorConfig", metrics: dict[str, Any] | None) -> 
     }
     if metrics:
         values = [
-            {"type": name, "name": name, "value": found["translated"]}
+            {"type": name, "name": name, "value": found["value"]}
             for name, found in metrics["metrics"].items()
         ]
         domain = metrics["domain"]

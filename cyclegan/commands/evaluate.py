@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import tyro
 
 from cyclegan.arguments import parse, print_json
+from cyclegan.errors import BadInput
 
 
 def evaluate(args: list[str]) -> int:
@@ -15,26 +16,40 @@ def evaluate(args: list[str]) -> int:
         generator_or_run: Annotated[Path, tyro.conf.Positional],
         data: str | None = None,
         direction: Literal["AtoB", "BtoA"] | None = None,
+        networks: tuple[Literal["vgg19", "inception", "lpips"], ...] = ("vgg19",),
+        images: int | None = None,
         json: bool = False,
     ) -> Callable[[], int]:
-        """Judge a generator on held-out images.
+        """Judge a generator on held-out images, beside the untranslated inputs and real images.
 
         Args:
-            generator_or_run: folder of a saved generator, or of a run
+            generator_or_run: folder of a saved generator, of a run, or of a run's generators/best
             data: a domain's name, or a folder with trainA, trainB, testA, testB; default is what the
                 generator was trained on
             direction: which generator of a run; default AtoB
+            networks: what judges; vgg19 always does, inception (FID and KID as in papers) and lpips are
+                fetched once
+            images: judge on so many of the held-out images, evenly spread; default is all of them
             json: end with one line of JSON
         """
-        return lambda: _evaluate(generator_or_run, data, direction, json)
+        return lambda: _evaluate(generator_or_run, data, direction, networks, images, json)
 
     return parse(command, args, "cyclegan evaluate")()
 
 
-def _evaluate(path: Path, data: str | None, direction: str | None, as_json: bool) -> int:
+def _evaluate(
+    path: Path,
+    data: str | None,
+    direction: str | None,
+    networks: tuple[str, ...],
+    images: int | None,
+    as_json: bool,
+) -> int:
+    if images is not None and images < 2:
+        raise BadInput(f"--images: two at least, not {images}")
     from cyclegan.evaluation.command import evaluate_folder
 
-    report = evaluate_folder(path, data, direction)
+    report = evaluate_folder(path, data, direction, networks, images)
     if as_json:
         print_json(report.as_json())
     else:

@@ -10,9 +10,8 @@ from cyclegan.config import TrainSettings
 from cyclegan.datasets.domain import Domain
 from cyclegan.training.checkpoint import Progress, save_checkpoint
 from cyclegan.training.guard import refuse_not_finite
-from cyclegan.training.outcome import TrainingFailed
 from cyclegan.training.run import Run, export_generators
-from cyclegan.training.saving import Saver, SavingFailed, copied, flush
+from cyclegan.training.saving import Saver, copied, flush
 from cyclegan.training.state import state_of
 from cyclegan.training.step import CycleGANStep
 
@@ -39,20 +38,17 @@ class Keeper:
             meter: ``Meter.state()``, which all processes have to call.
 
         Raises:
-            TrainingFailed: weights are not finite, or files that are needed could not be written.
+            TrainingFailed: weights are not finite.
+            SavingFailed: with ``at_once``, when it could not be written; what was saved before is good.
         """
         what = f"step {progress.step}"
         refuse_not_finite((self.step.networks, self.averaged), f"{what} is not saved")
-        if not at_once:
+        if at_once:
+            self.saver.now(lambda: self._writing(state_of(self.step, self.averaged, meter), progress), what)
+        else:
             self.saver.begin(
                 lambda: self._writing(copied(state_of(self.step, self.averaged, meter)), progress), what
             )
-            return
-        try:
-            self.saver.now(lambda: self._writing(state_of(self.step, self.averaged, meter), progress), what)
-        except SavingFailed as error:
-            kept = f"what was saved before in {self.run.checkpoints} is good"
-            raise TrainingFailed(f"{error}; {kept}") from error
 
     def _writing(self, state: dict[str, Any], progress: Progress) -> Callable[[], None]:
         """The save of this very step, to be called while later ones go on."""
@@ -62,7 +58,9 @@ class Keeper:
             flush(run.metrics)  # a checkpoint never knows more than the log
             recorded = self.recorded().model_dump(mode="json")
             save_checkpoint(run.checkpoints, state, progress, recorded, settings.checkpoint)
-            export_generators(run, self.averaged, settings, self.domain, progress, state["averaged"])
+            export_generators(
+                run.generators, self.averaged, settings, self.domain, progress, state["averaged"]
+            )
 
         return write
 

@@ -4,7 +4,7 @@ import copy
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,10 @@ from cyclegan.reporting.tracking import Tracking
 from cyclegan.training.batch_size import settle_batch_size
 from cyclegan.training.chance_state import begin_random_states
 from cyclegan.training.changes import check_changes, with_meant
-from cyclegan.training.checkpoint import Progress, read_settings, truncate_metrics
+from cyclegan.training.checkpoint import Progress, mark_best, read_settings, truncate_metrics
 from cyclegan.training.ema import update_average
 from cyclegan.training.group import join_group
+from cyclegan.training.judging import Judging
 from cyclegan.training.keeping import Keeper
 from cyclegan.training.launch import note_launch
 from cyclegan.training.meter import Meter
@@ -35,7 +36,7 @@ from cyclegan.training.precision import resolve_precision
 from cyclegan.training.recovery import Recovery
 from cyclegan.training.run import GENERATORS, Run, open_run, write_config
 from cyclegan.training.sampling import Samples
-from cyclegan.training.saving import Saver
+from cyclegan.training.saving import Saver, SavingFailed
 from cyclegan.training.schedule import Length, lr_factor
 from cyclegan.training.showcase import translate_held_out
 from cyclegan.training.signals import StopRequest, deaf_to_stop_requests
@@ -84,6 +85,8 @@ class Trainer:
         self.stop = StopRequest(self.accelerator, timeout)
         self.recovery = Recovery(settings, self.run, self.progress, self.accelerator, self.bar.say)
         self.watch = Watch(settings, self.bar.say)
+        is_main, device = self.accelerator.is_main_process, self.accelerator.device
+        self.judging = Judging(settings, self.domain, self.run, device, self.bar.say, is_main)
 
     def _open_data(self) -> tuple[Domain, UnpairedImages]:
         """One process of a machine fetches and decodes to disk; the others find it done."""
@@ -119,7 +122,7 @@ class Trainer:
         before, began = progress.minutes, time.monotonic()
         batches = self.batches()
         with self.bar, self.stop, self.saver:
-            while (done := self.length.done(progress.step, progress.minutes)) < 1:
+            while (done := self.length.done(progress.step, progress.minutes)) < 1 and not self.stopped:
                 parts = [next(batches) for _ in range(settings.gradient_accumulation)]
                 factor = lr_factor(settings.optimizer, done) * self.recovery.rate
                 losses, wrong = self.step(parts, factor), self.step.guard.wrong
@@ -151,6 +154,7 @@ class Trainer:
 
     def _put_back(self, checkpoint: Path) -> Progress:
         progress, _ = restore(checkpoint, self.step, self.averaged, self.meter)
+        self.judging.rewind(progress.step)
         return progress
 
     def _begin(self) -> None:
@@ -177,6 +181,9 @@ class Trainer:
         )
         if self.progress.step:
             self.bar.say(f"Going on from step {self.progress.step} ({self.progress.images_seen} images seen)")
+        if self.accelerator.is_main_process:
+            self.judging.begin(self.averaged, self.progress)
+        self.stopped = self._agree(lambda: self.judging.stops)
 
     def _minutes(self, mine: float) -> float:
         """Elapsed time; where it decides the end, all processes go by the main one's clock."""
@@ -196,8 +203,16 @@ class Trainer:
             return
         if progress.step % settings.samples.every == 0 and self.accelerator.is_main_process:
             self._sample()
-        if progress.step % settings.checkpoint.every == 0 and not self.step.guard.wrong:
-            self._save()
+        saves = progress.step % settings.checkpoint.every == 0 and not self.step.guard.wrong
+        judges = self.judging.due(progress.step)
+        if saves or judges:
+            losses = self.meter.state()
+            if self.accelerator.is_main_process:
+                is_best = judges and self._judge(losses)  # which saves a new best
+                if saves and not is_best:
+                    self.keeper.save(progress, losses)
+        if self.judging.may_stop(progress.step):
+            self.stopped = self._agree(lambda: self.judging.stops)
 
     def _log(self, losses: dict[str, float], factor: float) -> None:
         progress = self.progress
@@ -232,9 +247,32 @@ class Trainer:
 
     def _save(self, at_once: bool = False) -> None:
         """All processes must call it; the main one writes."""
-        meter = self.meter.state()
-        if self.accelerator.is_main_process:
-            self.keeper.save(self.progress, meter, at_once)
+        losses = self.meter.state()
+        if not self.accelerator.is_main_process:
+            return
+        try:
+            self.keeper.save(self.progress, losses, at_once)
+        except SavingFailed as error:
+            kept = f"what was saved before in {self.run.checkpoints} is good"
+            raise TrainingFailed(f"{error}; {kept}") from error
+
+    def _judge(self, losses: Mapping[str, Any] | None = None) -> bool:
+        """Judge both generators; a new best is saved, with ``losses``, unless the run's end has been."""
+
+        def save(metric: str, value: float) -> bool:
+            try:
+                if losses is not None:
+                    self.keeper.save(self.progress, losses, at_once=True)
+            except SavingFailed as error:
+                self.bar.say(f"{error}; it would have been the best so far; training goes on")
+                return False
+            mark_best(self.run.checkpoints, self.progress.step, metric, value)
+            return True
+
+        is_best, figures = self.judging.judge(self.averaged, self.progress, save)
+        if figures:
+            self.tracking.log({**figures, "images_seen": self.progress.images_seen}, self.progress.step)
+        return is_best
 
     def _stop_if_asked(self) -> None:
         """Leave between two steps, saved, where a signal asks for it; retry a save that failed."""
@@ -259,6 +297,8 @@ class Trainer:
         self._save(at_once=True)
         if self.accelerator.is_main_process:
             grid = self._sample()
+            self._judge()
+            self.judging.keep_last(self.progress)
             count = self.settings.samples.translate
             translated = translate_held_out(self.run, self.domain, count, self.bar.say)
         self.accelerator.wait_for_everyone()

@@ -49,8 +49,16 @@ class Run:
     def metrics(self) -> Path:
         return self.folder / "metrics.jsonl"
 
+    @property
+    def generators(self) -> Path:
+        return self.folder / "generators"
+
+    @property
+    def best(self) -> Path:
+        return self.generators / "best"
+
     def generator(self, name: str) -> Path:
-        return self.folder / "generators" / name
+        return self.generators / name
 
 
 def open_run(settings: TrainSettings, domain_name: str, say: Callable[[str], None]) -> Run:
@@ -154,14 +162,14 @@ def write_config(run: Run, settings: TrainSettings) -> None:
 
 
 def export_generators(
-    run: Run,
+    folder: Path,
     networks: Mapping[str, nn.Module],
     settings: TrainSettings,
     domain: Domain,
     progress: Progress,
     states: Mapping[str, dict[str, Tensor]] | None = None,
 ) -> None:
-    """Write ``generators/G_AB`` and ``generators/G_BA`` as artifacts.
+    """Write ``folder/G_AB`` and ``folder/G_BA`` as artifacts.
 
     ``states`` are their weights where training goes on meanwhile; else the networks' own are taken.
     """
@@ -189,4 +197,4 @@ def export_generators(
             images_seen=progress.images_seen,
         )
         state = network.state_dict() if states is None else states[name]
-        save_generator(run.generator(name), state, config)
+        save_generator(folder / name, state, config)
