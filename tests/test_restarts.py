@@ -136,17 +136,8 @@ def test_five_kills_one_of_them_inside_a_save_lose_nothing(tmp_path):
 
 def offline_steps(run: Path) -> list[int]:
     """The steps of history in all of W&B's offline files, in the order of an upload."""
-    from test_training import leveldb_log
-    from wandb.proto.wandb_internal_pb2 import Record
-
-    steps = []
-    for file in sorted((run / "wandb").glob("offline-run-*/run-*.wandb")):
-        for data in leveldb_log(file.read_bytes()[7:], offset=7):
-            record = Record()
-            record.ParseFromString(data)
-            if record.history.item:
-                steps.append(record.history.step.num)
-    return steps
+    files = sorted((run / "wandb").glob("offline-run-*/run-*.wandb"))
+    return [step for file in files for step in steps_in(file.read_bytes())]
 
 
 def test_the_same_wandb_run_goes_on_with_no_step_twice_and_none_missing(tiny, here, monkeypatch):
