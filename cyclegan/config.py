@@ -1,5 +1,6 @@
 """Typed settings: what a recipe in experiments/ and the command line can say, each default once."""
 
+import json
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -7,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from cyclegan.errors import BadInput, nearest
 
@@ -51,6 +52,16 @@ class AugmentSettings(Frozen):
     transforms: tuple[dict[str, Any], ...] = Field(
         (), description="more albumentations transforms by name, e.g. {name: ColorJitter, hue: 0.05}"
     )
+
+    @field_validator("transforms")
+    @classmethod
+    def _plain(cls, transforms: tuple[dict[str, Any], ...]) -> tuple[dict[str, Any], ...]:
+        """YAML has dates, bytes and infinities, which no transform takes and no config.yaml gives back."""
+        try:
+            json.dumps(transforms, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"augment.transforms: takes words, numbers and lists alone ({error})") from error
+        return transforms
 
 
 class GeneratorSettings(Frozen):

@@ -258,6 +258,12 @@ CASES = {
     "YAML that is not text": (lambda: recipe(b"\x89PNG\r\n\xff"), RECIPE, 2, "mine.yaml: is not UTF-8 text"),
     "YAML that is a folder": (lambda: also(domain, lambda: Path("mine.yaml").mkdir()), RECIPE, 2, "mine.yaml: cannot be read (Is a directory)"),
     "an infinite rate": (lambda: recipe("optimizer: {lr: .inf}"), RECIPE, 2, "mine.yaml: optimizer.lr: input should be a finite number"),
+    "bytes for a transform": (
+        lambda: recipe("augment: {transforms: [{name: ColorJitter, hue: !!binary //8=}]}"),
+        RECIPE,
+        2,
+        "mine.yaml: augment.transforms: takes words, numbers and lists alone",
+    ),
     "a network larger than any": (lambda: recipe("generator: {blocks: 10000000}"), f"train mine.yaml --data.root mine {SMALL.replace('--generator.blocks 1', '')}", 2, "generator.blocks: input should be less than or equal to 256"),
     # judging and reading
     "one image to judge on": (lambda: also(folders, domain, lambda: photo("mine/testA/a.png"), lambda: photo("mine/testB/a.png")), "evaluate G --data mine", 2, "two held-out images of each domain"),

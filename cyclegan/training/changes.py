@@ -13,7 +13,7 @@ from cyclegan.errors import BadInput, nearest
 HARMLESS = (
     "steps", "epochs", "images", "minutes", "tracker", "project", "run_dir", "resume", "resume_with",
     "log_every", "precision", "gradient_accumulation", "timeout_minutes", "samples", "checkpoint", "numbers",
-    "data.root", "data.a", "data.b", "data.memory_gib", "data.workers",
+    "evaluation", "data.root", "data.a", "data.b", "data.memory_gib", "data.workers",
 )  # fmt: skip
 # Of no interest, for they differ by nature.
 SILENT = ("resume", "resume_with", "run_dir")
