@@ -19,9 +19,11 @@ from cyclegan.datasets.domain import Domain, open_domain
 from cyclegan.datasets.unpaired import PositionSampler, UnpairedImages, loader, open_stores
 from cyclegan.errors import BadInput
 from cyclegan.reporting.progress import Standing, TrainingProgress
+from cyclegan.reporting.trackers import check_trackers
 from cyclegan.reporting.tracking import Tracking
 from cyclegan.training.checkpoint import Progress, save_checkpoint, truncate_metrics
 from cyclegan.training.ema import update_average
+from cyclegan.training.gradients import gradient_norms
 from cyclegan.training.meter import Meter
 from cyclegan.training.precision import resolve_precision
 from cyclegan.training.run import GENERATORS, Run, export_generators, open_run, write_config
@@ -30,6 +32,7 @@ from cyclegan.training.schedule import Length, lr_factor
 from cyclegan.training.showcase import translate_held_out
 from cyclegan.training.state import restore, state_of
 from cyclegan.training.step import CycleGANStep
+from cyclegan.training.tracked import log_card, log_results, log_samples
 
 
 class TrainingFailed(Exception):
@@ -69,11 +72,11 @@ class Trainer:
 
     def __init__(self, settings: TrainSettings) -> None:
         self.settings = settings
+        check_trackers(settings.trackers)
         precision = resolve_precision(settings.precision)
-        tracker = None if settings.tracker == "none" else settings.tracker
         # Told that there is no GPU, accelerate joins torchrun's processes over gloo; else it does not.
         on_cpu = not torch.accelerator.is_available()
-        self.accelerator = Accelerator(cpu=on_cpu, mixed_precision=precision, log_with=tracker)
+        self.accelerator = Accelerator(cpu=on_cpu, mixed_precision=precision)
         _refuse_uneven(settings, self.accelerator.num_processes)
         self.step = CycleGANStep(settings, self.accelerator)
         self.domain, self.dataset = self._open_data()
@@ -84,7 +87,7 @@ class Trainer:
             self.progress = restore(self.run.resumed_from, self.step, self.averaged)
         self.length = Length(settings, len(self.dataset.stores["A"]))
         self.samples = Samples(self.domain, settings, self.accelerator.device)
-        self.tracking = Tracking(self.accelerator, settings.tracker, self.run.folder)
+        self.tracking = Tracking(self.accelerator, settings, self.run.folder)
         self.bar = TrainingProgress(self.accelerator.is_main_process)
 
     def _open_data(self) -> tuple[Domain, UnpairedImages]:
@@ -152,9 +155,11 @@ class Trainer:
         config = settings.model_dump(mode="json")
         config["precision_used"] = self.accelerator.mixed_precision
         config["data_card"] = None if self.domain.card is None else self.domain.card.model_dump(mode="json")
+        config["data_card_sha256"] = self.domain.digest
         self.progress.tracker_id = self.tracking.start(
-            settings.project, f"{self.domain.name}/{run.folder.name}", config, self.progress.tracker_id
+            f"{self.domain.name}/{run.folder.name}", config, self.progress.step, self.progress.tracker_id
         )
+        log_card(self.tracking, self.domain)
         stores = self.dataset.stores
         self.bar.say(
             f"{self.domain.name}: {len(stores['A'])} images of A, {len(stores['B'])} of B, "
@@ -188,6 +193,7 @@ class Trainer:
         progress = self.progress
         values = {
             **losses,
+            **gradient_norms(self.step),
             "lr_G": self.step.lr_G * factor,
             "lr_D": self.step.lr_D * factor,
             "epoch": progress.images_seen / len(self.dataset.stores["A"]),
@@ -199,17 +205,19 @@ class Trainer:
                 file.write(json.dumps({"step": progress.step, **values}) + "\n")
         wrong = [name for name, value in losses.items() if not math.isfinite(value)]
         if wrong:
-            raise TrainingFailed(
+            message = (
                 f"{', '.join(wrong)} became NaN or infinite before step {progress.step}; what was saved "
                 f"in {self.run.checkpoints} is good: resume from it with a lower --optimizer.lr"
             )
+            self.tracking.alert("NaN", message, progress.step)
+            raise TrainingFailed(message)
 
     def _sample(self) -> Path:
         grid = self.samples.grid(self.averaged, self.accelerator.autocast())
         path = self.run.samples / f"step-{self.progress.step:08d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         grid.save(path)
-        self.tracking.log_grid(grid, self.progress.step)
+        log_samples(self.tracking, self.samples, grid, self.progress)
         return path
 
     def _save(self) -> None:
@@ -228,6 +236,7 @@ class Trainer:
             self._save()
             count = self.settings.samples.translate
             translated = translate_held_out(self.run, self.domain, count, self.bar.say)
+            log_results(self.tracking, self.run, self.domain, settings=self.settings, step=self.progress.step)
         self.accelerator.wait_for_everyone()
         return grid, translated
 
@@ -239,7 +248,12 @@ def train(settings: TrainSettings) -> Result:
         BadInput: settings or images that cannot be used; found before the first step.
         TrainingFailed: a loss became NaN or infinite.
     """
-    return Trainer(settings).train()
+    trainer = Trainer(settings)
+    try:
+        return trainer.train()
+    except BaseException:
+        trainer.tracking.abandon()
+        raise
 
 
 def _refuse_uneven(settings: TrainSettings, processes: int) -> None:
