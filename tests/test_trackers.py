@@ -4,14 +4,18 @@ import contextlib
 import dataclasses
 import json
 import math
+import os
+import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from wandb_file import offline_files, read_wandb
+from wandb_server import WandbServer
 
 from cyclegan.config import TrainSettings, to_yaml
 from cyclegan.datasets.cards import card_digest, load_card
@@ -22,6 +26,8 @@ from cyclegan.training import loop
 from cyclegan.training.command import settings_from
 from cyclegan.training.loop import TrainingFailed, train
 from cyclegan.training.sampling import diversity
+
+TRACK = Path(__file__).parent / "fixtures" / "track.py"
 
 
 def lines(run):
@@ -170,20 +176,17 @@ def test_tensorboard_reads_each_step_once_after_a_resume(tiny, here, monkeypatch
 
 def test_trackio_reads_each_step_once_after_a_resume(tiny, here, monkeypatch, tmp_path):
     pytest.importorskip("trackio", reason="pip install 'cyclegan[trackers]' brings it, with an older pillow")
-    # trackio takes its folder from the environment when it is imported: so these runs get their own process.
-    from subprocess import run
-
     changes = {"steps": 6, "tracker": "trackio", "checkpoint__every": 4, "project": "here"}
     (here / "mine.yaml").write_text(to_yaml(tiny(**changes)))
-    script = "import os, sys; from cyclegan.cli import main\nmain(['train', *sys.argv[1:]])"
-    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+    # trackio takes its folder from the environment when it is imported.
+    place = {"TRACKIO_DIR": str(tmp_path / "trackio")}
     for words in (["mine.yaml", "--run-dir", "run"], ["--resume", "run", "--steps", "10"]):
-        run([sys.executable, "-c", script, *words], check=True, cwd=here)
+        in_a_process("-m", "cyclegan", "train", *words, cwd=here, **place)
     read = (
         "import json, trackio; run = trackio.Api().runs('here')[0]\n"
         "print(json.dumps([run.history(), run.config]))"
     )
-    done = run([sys.executable, "-c", read], check=True, cwd=here, capture_output=True, text=True)
+    done = in_a_process("-c", read, cwd=here, **place)
     history, config = json.loads(done.stdout.splitlines()[-1])
     numbers = {row["step"]: row["cycle_a"] for row in history if "cycle_a" in row}
     assert numbers == pytest.approx({line["step"]: line["cycle_a"] for line in lines(here / "run")})
@@ -224,22 +227,86 @@ def test_training_never_stops_for_a_tracker(tiny, monkeypatch, capsys, part):
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("swanlab")]
     expected = {
         "start": ["swanlab did not start (still none)"],
-        "log": ["swanlab could not take numbers (no route to host)", "swanlab failed 3 times in a row"],
+        "log": [
+            "swanlab could not take numbers (no route to host)",
+            "swanlab failed 3 times in a row",
+            "swanlab did not close (still none)",
+        ],
     }[part]
     for line, beginning in zip(said, expected, strict=True):
         assert line.startswith(beginning)
 
 
-def test_an_unreachable_server_leaves_an_offline_run(tiny, monkeypatch, capsys):
-    monkeypatch.setenv("WANDB_MODE", "online")
-    monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
-    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
-    monkeypatch.setenv("WANDB_INIT_TIMEOUT", "3")
-    result = train(tiny(tracker="wandb"))
-    (file,) = offline_files(result.run.folder)
-    assert result.upload == f"wandb sync {file.parent}"
-    assert len([row for row in read_wandb(file).rows if "cycle_a" in row]) == 2
-    assert "wandb: no server (" in capsys.readouterr().err
+def in_a_process(*words, cwd, **environment):
+    """A command of Python's in a process of its own, for wandb reads its environment once."""
+    return subprocess.run(
+        [sys.executable, *map(str, words)],
+        cwd=cwd,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
+    )
+
+
+def test_an_unreachable_server_leaves_an_offline_run(here):
+    away = {"WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_API_KEY": "k" * 40, "WANDB_MODE": "online"}
+    done = in_a_process(TRACK, "run", "wandb", 0, 3, cwd=here, **away, WANDB_INIT_TIMEOUT="2")
+    (file,) = offline_files(here / "run")
+    assert [row["step"] for row in read_wandb(file).rows] == [1, 2, 3]
+    assert "wandb: no server (" in done.stderr
+    assert done.stdout.split() == ["wandb", "sync", f"run/wandb/{file.parent.name}"]
+
+
+def test_wandb_itself_uploads_the_pieces_of_a_resumed_run_as_one(tiny, here, monkeypatch, with_card):
+    """`wandb sync`, as the run's last line says it, to a server that keeps what it is sent."""
+    changes = {"steps": 12, "tracker": "wandb", "samples__every": 3, "checkpoint__every": 4}
+    with stopped_at(monkeypatch, 8):
+        train(tiny(run_dir=here / "run", **changes))
+    result = train(tiny(resume=str(here / "run"), **changes))
+    for file in offline_files(here / "run"):
+        read_wandb(file)  # waits for its end
+    with WandbServer() as server:
+        in_a_process("-m", *result.upload.split(), cwd=here, **server.environment())
+    (run_id,) = server.rows
+    rows = server.history(run_id)
+    assert [row["_step"] for row in rows] == list(range(len(rows)))
+    assert [row["step"] for row in rows if "cycle_a" in row] == [2, 4, 6, 8, 10, 12]
+    assert [row["step"] for row in rows if "samples" in row] == [3, 6, 9, 12]
+    assert all("images_seen" in row for row in rows)
+    assert server.configs[run_id]["optimizer"]["value"]["lr"] == 2e-4
+    assert server.summaries[run_id]["cycle_a"]["last"] == lines(here / "run")[-1]["cycle_a"]
+    sent = {made["artifactCollectionName"]: made for made in server.artifacts}
+    assert {"noto2twemoji-card", "noto2twemoji-G_AB", "noto2twemoji-G_BA"} <= set(sent)
+    # The card is the run's input.
+    assert [name for name, _ in server.operations].count("UseArtifact") >= 1
+    weights = (here / "run" / "generators" / "G_AB" / "model.safetensors").read_bytes()
+    assert weights in server.files.values()
+
+
+def test_an_online_run_goes_on_on_its_server(here):
+    with WandbServer() as server:
+        for begin, end in ((0, 6), (4, 9)):  # told up to 6, gone on from a checkpoint at 4
+            done = in_a_process(TRACK, "run", "wandb", begin, end, cwd=here, **server.environment())
+            assert done.stdout.splitlines()[-1] == "None"
+    (run_id,) = server.rows
+    assert [(row["_step"], row["step"]) for row in server.history(run_id)] == [(i, i + 1) for i in range(9)]
+
+
+def test_a_key_refused_on_the_way_does_not_stop_training(tiny, here):
+    (here / "mine.yaml").write_text(to_yaml(tiny(steps=20, tracker="wandb")))
+    with WandbServer(refuse_after=1) as server:
+        words = ("-m", "cyclegan", "train", "mine.yaml", "--run-dir", "run")
+        done = in_a_process(*words, cwd=here, **server.environment())
+        assert len(lines(here / "run")) == 10
+        assert not server.rows
+    (command,) = [line for line in done.stdout.splitlines() if "wandb sync" in line]
+    command = command[command.index("wandb sync") :]
+    with WandbServer() as server:
+        in_a_process("-m", *command.split(), cwd=here, **server.environment())
+    (run_id,) = server.rows
+    assert [row["step"] for row in server.history(run_id) if "cycle_a" in row] == list(range(2, 21, 2))
 
 
 def test_nan_sends_an_alert_and_marks_the_run_failed(tiny, monkeypatch, here):

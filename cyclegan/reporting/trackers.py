@@ -82,6 +82,7 @@ class Tracker:
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.doubtful = False  # something that it was told has not arrived
 
     def options(self, facts: RunFacts) -> dict[str, Any]:
         """What the tracker's class is made with, besides its project."""
@@ -102,7 +103,7 @@ class Tracker:
     def log_picture(self, name: str, picture: Image.Image, caption: str, place: Mapping[str, int]) -> None:
         """``place`` holds step and images_seen."""
 
-    def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
+    def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Row], step: int) -> None:
         pass
 
     def log_generator(self, name: str, folder: Path, about: Mapping[str, Any]) -> None:

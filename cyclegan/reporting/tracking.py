@@ -14,22 +14,22 @@ from cyclegan.images import replace_file
 from cyclegan.reporting.trackers import Row, RunFacts, Tracker, make_tracker
 
 RECORD = "tracking.json"
-FAILURES = 3  # in a row, after which a tracker is left out
+FAILURES = 3  # in a row, after which a tracker is told no more
 
 
 class Tracking:
     """Sends numbers, pictures, tables and artifacts to the chosen trackers; without one it does nothing.
 
-    Only the main process has trackers. A tracker that fails is named on standard error, and left out when
-    it goes on failing. ``tracking.json`` in the run's folder keeps each tracker's id of the run and the
-    last step of each kind of entry, so that a resumed run tells no step twice.
+    Only the main process has trackers. A tracker that fails is named on standard error, and told no more
+    when it goes on failing. ``tracking.json`` in the run's folder keeps each tracker's id of the run and
+    the last step of each kind of entry, so that a resumed run tells no step twice.
     """
 
     def __init__(self, accelerator: Accelerator, settings: TrainSettings, folder: Path) -> None:
         self.accelerator, self.settings, self.folder = accelerator, settings, folder
         names = settings.trackers if accelerator.is_main_process else ()
         self.trackers = [make_tracker(name) for name in names]
-        self.failures = {tracker.name: 0 for tracker in self.trackers}
+        self.failures = {tracker.name: 0 for tracker in self.trackers}  # in a row
         self.record: dict[str, dict[str, Any]] = {}
 
     def start(self, run_name: str, config: Mapping[str, Any], step: int, run_id: str | None) -> str | None:
@@ -85,7 +85,7 @@ class Tracking:
 
     def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Row], step: int) -> None:
         """Held-out images and what is said of each; cells are words, numbers and PIL images."""
-        self._tell(f"table {name}", step, lambda tracker: tracker.log_table(name, columns, rows))
+        self._tell(f"table {name}", step, lambda tracker: tracker.log_table(name, columns, rows, step))
 
     def log_card(self, name: str, card: Path, about: Mapping[str, Any]) -> None:
         """The data card that the run rests on; once a run."""
@@ -117,15 +117,18 @@ class Tracking:
                 uploads.append(tracker.finish(failed))
             except Exception as error:
                 _warn(tracker, "did not close", error)
+            self.record[tracker.name] |= tracker.record()
+        if self.trackers:
+            self._write_record()
         self.trackers = []
         return [upload for upload in uploads if upload is not None]
 
     def _tell(self, kind: str, step: int, call: Callable[[Tracker], None]) -> None:
         """``call`` for each tracker that was not told this kind of entry for ``step`` already."""
         told = False
-        for tracker in list(self.trackers):
+        for tracker in self.trackers:
             known = self.record[tracker.name]
-            if step <= known["last"].get(kind, -1):
+            if self.failures[tracker.name] == FAILURES or step <= known["last"].get(kind, -1):
                 continue
             try:
                 call(tracker)
@@ -140,12 +143,12 @@ class Tracking:
             self._write_record()
 
     def _failed(self, tracker: Tracker, kind: str, error: Exception) -> None:
+        tracker.doubtful = True
         self.failures[tracker.name] += 1
         if self.failures[tracker.name] == 1:
             _warn(tracker, f"could not take {kind}", error)
         elif self.failures[tracker.name] == FAILURES:
-            self.trackers.remove(tracker)
-            _warn(tracker, f"failed {FAILURES} times in a row and is left out from here", error)
+            _warn(tracker, f"failed {FAILURES} times in a row and is told no more", error)
 
     def _write_record(self) -> None:
         try:

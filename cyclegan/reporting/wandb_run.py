@@ -16,7 +16,7 @@ HIGHER_IS_BETTER = ("psnr", "ssim", "diversity", "images_per_s")
 # No figures of merit: the latest value is the summary.
 NO_GOAL = ("images_seen", "step", "epoch", "lr_", "gradient_norm_")
 # Seconds that the run waits for W&B at its begin and at its end; what is not uploaded stays here.
-TIMEOUTS = {"init_timeout": 30, "finish_timeout": 120}
+TIMEOUTS = {"init_timeout": 30, "finish_timeout": 60}
 
 
 def wandb_mode() -> str:
@@ -43,8 +43,8 @@ def goal_of(metric: str) -> str | None:
 class WandB(Tracker):
     """One W&B run.
 
-    W&B counts a run's rows itself and refuses a row below the last one. So rows are left to its count,
-    and the axes are the columns ``images_seen`` and ``step``; nothing that is logged late is refused.
+    W&B refuses a row whose number is below the last one's. So rows are numbered as they come, whatever
+    step they tell of, and the axes are the columns ``images_seen`` and ``step``.
     """
 
     def start(self, facts: RunFacts) -> str | None:
@@ -53,7 +53,6 @@ class WandB(Tracker):
         self.facts, self.defined = facts, set()
         begun = facts.begun or {}
         self.waiting: list[str] = list(begun.get("waiting", ()))  # folders of rows that are not uploaded
-        self.next_row: int | None = begun.get("rows")
         mode = self._mode()
         try:
             self.tracker = WandBTracker(facts.project, **self.options(facts), mode=mode)
@@ -66,6 +65,8 @@ class WandB(Tracker):
             self.tracker = WandBTracker(facts.project, **self.options(facts), mode="offline")
             self.tracker.start()
         self.run = self.tracker.run
+        # A server says how many rows the run has; offline only the record does.
+        self.rows = max(self.run.step, begun.get("rows", 0))
         if self.run.offline:
             self.waiting.append(Path(self.run.dir).parent.name)
         self.tracker.store_init_configuration(dict(facts.config))
@@ -106,22 +107,21 @@ class WandB(Tracker):
             goal = goal_of(name)
             if goal is not None and isinstance(values[name], int | float):
                 self.run.define_metric(name, step_metric="images_seen", summary=f"{goal},last")
-        # Offline nobody says how many rows the run has already; the record does.
-        behind = self.next_row is not None and self.run.step < self.next_row
-        self.run.log(values, step=self.next_row if behind else None, commit=True)
+        self.run.log(values, step=self.rows, commit=True)
+        self.rows += 1
 
     def log_picture(self, name: str, picture: Image.Image, caption: str, place: Mapping[str, int]) -> None:
         import wandb
 
         self._row({name: [wandb.Image(picture, caption=caption)], **place})
 
-    def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
+    def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Row], step: int) -> None:
         import wandb
 
         cells = [
             [wandb.Image(cell) if isinstance(cell, Image.Image) else cell for cell in row] for row in rows
         ]
-        self._row({name: wandb.Table(columns=list(columns), data=cells)})
+        self._row({name: wandb.Table(columns=list(columns), data=cells), "step": step})
 
     def log_card(self, name: str, card: Path, about: Mapping[str, Any]) -> None:
         """The data card as the run's input."""
@@ -163,7 +163,7 @@ class WandB(Tracker):
         self.run.alert(title, text, level=wandb.AlertLevel.ERROR)
 
     def record(self) -> dict[str, Any]:
-        return {"rows": max(self.run.step, self.next_row or 0), "waiting": self.waiting}
+        return {"rows": self.rows, "waiting": self.waiting}
 
     def finish(self, failed: bool) -> str | None:
         here = Path(self.run.dir).parent
@@ -171,6 +171,9 @@ class WandB(Tracker):
             self.run.finish(exit_code=int(failed))
         except Exception as error:  # TimeoutError, or a server that is not what it was
             print(f"wandb: not all was uploaded ({error})", file=sys.stderr)
+            self.doubtful = True
+        # A key that was refused on the way ends the upload without an error at the end.
+        if self.doubtful and here.name not in self.waiting:
             self.waiting.append(here.name)
         if not self.waiting:
             return None
