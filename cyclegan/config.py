@@ -308,6 +308,7 @@ def to_yaml(settings: BaseModel) -> str:
     return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False)
 
 
+SWEEP = "sweep.yaml"  # beside the recipes, but W&B's to read
 # From here, from the checkout, or from where pip put them.
 PROJECT_FOLDERS = (Path(), Path(__file__).resolve().parent.parent, Path(sys.prefix, "share", "cyclegan"))
 
@@ -317,5 +318,6 @@ def project_files(folder: str) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for base in PROJECT_FOLDERS:
         for path in sorted((base / folder).glob("*.yaml")):
-            found.setdefault(path.stem, path)
+            if path.name != SWEEP:
+                found.setdefault(path.stem, path)
     return found

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 from wandb_file import offline_files, read_wandb
 from wandb_server import WandbServer
@@ -115,10 +116,11 @@ def test_the_table_and_the_artifacts_of_an_offline_run(tiny, with_card):
     for artifact in found.artifacts:
         by_type.setdefault(artifact.type, []).append(artifact)
     # The table's pictures lie beside it in an artifact of its own.
-    shown = {entry.local_path for entry in by_type["run_table"][0].manifest.contents}
+    entries = by_type["run_table"][0].manifest.contents
+    shown = [entry.local_path for entry in entries if entry.path.endswith(".png")]
     for row in table["data"]:
         translated = read_image(result.run.folder / "translated" / "AtoB" / row[0]).pixels  # on white
-        pictures = (np.asarray(Image.open(path)) for path in shown if path.endswith(".png"))
+        pictures = (np.asarray(Image.open(path)) for path in shown)
         assert any(np.array_equal(picture, translated) for picture in pictures)
     (card,) = by_type["dataset"]
     assert (card.name, card.use_after_commit) == ("noto2twemoji-card", True)
@@ -488,3 +490,52 @@ def test_without_an_account_wandb_stays_offline(monkeypatch, tmp_path):
     assert wandb_mode() == "offline"
     monkeypatch.setenv("WANDB_MODE", "disabled")
     assert wandb_mode() == "disabled"
+
+
+SWEEP = Path(__file__).resolve().parent.parent / "experiments" / "sweep.yaml"
+
+
+@pytest.mark.parametrize("end", [0, -1])
+def test_the_sweep_gives_a_command_line_that_trains_with_its_values(end, here):
+    """The agent's own code writes the words; `--dry-run` says what they mean."""
+    from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
+
+    sweep = yaml.safe_load(SWEEP.read_text())
+    chosen = {
+        name: space["values"][end] if "values" in space else space[("min", "max")[end]]
+        for name, space in sweep["parameters"].items()
+    }
+    given = create_sweep_command_args({"args": {name: {"value": value} for name, value in chosen.items()}})
+    words = []
+    for word in create_sweep_command(list(sweep["command"])):
+        macros = {"${env}": ["/usr/bin/env"], "${interpreter}": [sys.executable], "${args}": given["args"]}
+        words += macros.get(word, [word])
+    done = subprocess.run(
+        [*words, "--dry-run", "--json"], cwd=here, capture_output=True, text=True, check=True
+    )
+    settings = json.loads(done.stdout)
+    for name, value in chosen.items():
+        found = settings
+        for key in name.split("."):
+            found = found[key]
+        assert found == value, name
+    assert (settings["domain"], settings["project"]) == ("noto2twemoji", sweep["project"])
+
+
+def test_wandb_takes_the_sweep(here):
+    with WandbServer() as server:
+        done = in_a_process("-m", "wandb", "sweep", SWEEP, cwd=here, **server.environment())
+    assert "wandb agent someone/cyclegan/a-sweep" in done.stderr
+    (config,) = [given["config"] for name, given in server.operations if not name]
+    assert yaml.safe_load(config) == {
+        key: value for key, value in yaml.safe_load(SWEEP.read_text()).items() if key != "project"
+    }
+
+
+@pytest.mark.parametrize("value", ["True", "False", "true", "false"])
+def test_agents_write_flags_as_values(value):
+    settings, _ = settings_from(
+        ["horse2zebra", f"--augment.flip={value}", "--batch_size=4", f"--data.skip_bad={value}"]
+    )
+    assert (settings.augment.flip, settings.data.skip_bad) == (value.lower() == "true",) * 2
+    assert settings.batch_size == 4

@@ -1,6 +1,7 @@
 """W&B: numbers over images_seen, goals, media, tables, artifacts with lineage, alerts."""
 
 import contextlib
+import io
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -167,13 +168,16 @@ class WandB(Tracker):
 
     def finish(self, failed: bool) -> str | None:
         here = Path(self.run.dir).parent
+        said = io.StringIO()
         try:
-            self.run.finish(exit_code=int(failed))
+            with contextlib.redirect_stderr(said):
+                self.run.finish(exit_code=int(failed))
         except Exception as error:  # TimeoutError, or a server that is not what it was
             print(f"wandb: not all was uploaded ({error})", file=sys.stderr)
             self.doubtful = True
-        # A key that was refused on the way ends the upload without an error at the end.
-        if self.doubtful and here.name not in self.waiting:
+        sys.stderr.write(said.getvalue())
+        # An upload that the server refuses ends in a warning, which names the command, and no error.
+        if (self.doubtful or "wandb sync" in said.getvalue()) and here.name not in self.waiting:
             self.waiting.append(here.name)
         if not self.waiting:
             return None
