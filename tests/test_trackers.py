@@ -188,8 +188,9 @@ def test_trackio_reads_each_step_once_after_a_resume(tiny, here, monkeypatch, tm
     for words in (["mine.yaml", "--run-dir", "run"], ["--resume", "run", "--steps", "10"]):
         in_a_process("-m", "cyclegan", "train", *words, cwd=here, **place)
     read = (
-        "import json, trackio; run = trackio.Api().runs('here')[0]\n"
-        "print(json.dumps([run.history(), run.config]))"
+        "import json, trackio; from trackio.sqlite_storage import SQLiteStorage\n"
+        "(run,) = trackio.Api().runs('here')\n"
+        "print(json.dumps([SQLiteStorage.get_logs('here', run.name), run.config]))"
     )
     done = in_a_process("-c", read, cwd=here, **place)
     history, config = json.loads(done.stdout.splitlines()[-1])
@@ -299,6 +300,7 @@ def test_an_online_run_goes_on_on_its_server(here):
     assert [(row["_step"], row["step"]) for row in server.history(run_id)] == [(i, i + 1) for i in range(9)]
 
 
+@pytest.mark.slow
 def test_a_key_refused_on_the_way_does_not_stop_training(tiny, here):
     (here / "mine.yaml").write_text(to_yaml(tiny(steps=20, tracker="wandb")))
     with WandbServer(refuse_after=1) as server:

@@ -182,4 +182,6 @@ class WandB(Tracker):
         if not self.waiting:
             return None
         # All pieces of a run that was resumed: wandb uploads them in their order, as one run.
-        return " ".join(["wandb sync", *(str(self.facts.folder / "wandb" / name) for name in self.waiting)])
+        pieces = [str(self.facts.folder / "wandb" / name) for name in self.waiting]
+        begun_online = any(name.startswith("run-") for name in self.waiting)
+        return " ".join(["wandb sync", *(["--include-online"] if begun_online else []), *pieces])
