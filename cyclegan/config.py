@@ -168,6 +168,14 @@ class EvaluationSettings(Frozen):
     )
 
 
+class TrackingSettings(Frozen):
+    """How trackers file the run, as far as they have a place for it."""
+
+    group: str | None = Field(None, description="runs that belong together")
+    tags: tuple[str, ...] = Field((), description="words to find the run by")
+    notes: str | None = Field(None, description="what the run is for")
+
+
 class TrainSettings(Frozen):
     """All settings of a run; the first ones are those that people change most."""
 
@@ -184,7 +192,9 @@ class TrainSettings(Frozen):
         "auto", description="auto: bf16 or fp16 where the hardware is fast at it, else fp32 (no)"
     )
     seed: int = Field(0, ge=0, description="the same seed gives the same run")
-    tracker: Literal["wandb", "none"] = Field("wandb", description="where curves and grids go")
+    tracker: str = Field(
+        "wandb", description="where curves and grids go: wandb, tensorboard, trackio, mlflow, ...; or none"
+    )
     run_dir: Path | None = Field(None, description="the run's folder; default runs/<domain>/<date-time>")
     resume: str | None = Field(
         None,
@@ -212,6 +222,19 @@ class TrainSettings(Frozen):
     checkpoint: CheckpointSettings = CheckpointSettings()
     numbers: NumbersSettings = NumbersSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+    tracking: TrackingSettings = TrackingSettings()
+
+    @field_validator("tracker", mode="before")
+    @classmethod
+    def _one_line(cls, value: Any) -> Any:
+        """A recipe may list several; they are kept as the command line spells them."""
+        return ",".join(map(str, value)) if isinstance(value, list | tuple) else value
+
+    @property
+    def trackers(self) -> tuple[str, ...]:
+        """The trackers' names, each once; empty for ``none``."""
+        names = tuple(dict.fromkeys(name.strip() for name in self.tracker.split(",")))
+        return () if names == ("none",) else names
 
     @property
     def load_size(self) -> int:
@@ -263,6 +286,15 @@ def spelled_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
         yield prefix + name
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             yield from spelled_keys(field.annotation, f"{prefix}{name}.")
+
+
+def flags(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """The dotted names of settings that are true or false and nothing else."""
+    for name, field in model.model_fields.items():
+        if field.annotation is bool:
+            yield prefix + name
+        elif isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from flags(field.annotation, f"{prefix}{name}.")
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -348,6 +380,7 @@ def to_yaml(settings: BaseModel) -> str:
     return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False)
 
 
+SWEEP = "sweep.yaml"  # beside the recipes, but W&B's to read
 # From here, from the checkout, or from where pip put them.
 PROJECT_FOLDERS = (Path(), Path(__file__).resolve().parent.parent, Path(sys.prefix, "share", "cyclegan"))
 
@@ -357,5 +390,6 @@ def project_files(folder: str) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for base in PROJECT_FOLDERS:
         for path in sorted((base / folder).glob("*.yaml")):
-            found.setdefault(path.stem, path)
+            if path.name != SWEEP:
+                found.setdefault(path.stem, path)
     return found

@@ -12,7 +12,7 @@ from PIL import Image
 
 from cyclegan.cli import main
 from cyclegan.reporting.comparison import tables, write_comparison
-from cyclegan.training.loop import train
+from cyclegan.training.train import train
 
 
 def call(*args):

@@ -11,7 +11,7 @@ from cyclegan.evaluation.command import evaluate_folder
 from cyclegan.evaluation.figures import Figure
 from cyclegan.training import judging, loop
 from cyclegan.training.judging import best_step, read_evaluations, stops_early
-from cyclegan.training.loop import train
+from cyclegan.training.train import train
 
 
 def lines(run):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from wandb_file import offline_files, read_wandb
 
 from cyclegan.config import to_yaml
 from cyclegan.training.checkpoint import checkpoints
@@ -35,6 +36,7 @@ def test_two_processes_at_batch_1_compute_the_gradients_of_one_at_batch_2(tmp_pa
     for name, gradient in one["gradients"].items():
         torch.testing.assert_close(gradient, two["gradients"][name], atol=1e-5, rtol=1e-5)
     assert one["losses"] == pytest.approx(two["losses"], abs=1e-5)
+    assert one["norms"] == pytest.approx(two["norms"], rel=1e-4)
     # Every process keeps the same pool, that of one process.
     for mine, theirs in zip(one["pool"], two["pool"], strict=True):
         torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=0)
@@ -42,13 +44,16 @@ def test_two_processes_at_batch_1_compute_the_gradients_of_one_at_batch_2(tmp_pa
 
 def test_a_run_on_two_processes_goes_on_on_one(tiny, here):
     """Same global batches; the log counts over all processes; one process writes."""
-    (here / "mine.yaml").write_text(to_yaml(tiny(batch_size=4, steps=6)))
+    (here / "mine.yaml").write_text(to_yaml(tiny(batch_size=4, steps=6, tracker="wandb")))
     arguments = ["-m", "cyclegan", "train", "mine.yaml", "--json", "--run-dir"]
     done = torchrun(2, *arguments, "two", cwd=here)
     summary = json.loads(done.stdout.splitlines()[-1])
     assert (summary["steps"], summary["images_seen"]) == (6, 24)
     assert len(done.stdout.strip().splitlines()) == 1
     subprocess.run([sys.executable, *arguments, "one"], cwd=here, check=True, capture_output=True)
+    for run in ("one", "two"):
+        (file,) = offline_files(here / run)
+        assert [row["step"] for row in read_wandb(file).rows if "cycle_a" in row] == [2, 4, 6]
     logs = [[json.loads(line) for line in (here / run / "metrics.jsonl").open()] for run in ("one", "two")]
     for one, two in zip(*logs, strict=True):
         for key in set(one) - {"images_per_s"}:

@@ -2,7 +2,6 @@
 
 import json
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -165,48 +164,6 @@ def test_the_tracker_none_leaves_wandb_unimported(tiny, here):
     assert done.stdout.split()[-1] == "False"
 
 
-def leveldb_log(data, offset):
-    """The records of a .wandb file: LevelDB's log format, blocks of 32 KiB after wandb's own 7 bytes."""
-    records, position, partial = [], 0, b""
-    while position + 7 <= len(data):
-        left = 32768 - (position + offset) % 32768
-        if left < 7:
-            position += left
-            continue
-        length, kind = int.from_bytes(data[position + 4 : position + 6], "little"), data[position + 6]
-        partial += data[position + 7 : position + 7 + length]
-        position += 7 + length
-        if kind in (1, 4):  # whole, or the last part
-            records.append(partial)
-            partial = b""
-    return records
-
-
-def test_an_offline_wandb_run_holds_numbers_grids_and_settings(tiny, monkeypatch):
-    monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    result = train(tiny(tracker="wandb", samples__every=2))
-    assert result.upload and result.upload.startswith("wandb sync ")
-    (file,) = (result.run.folder / "wandb").glob("offline-run-*/run-*.wandb")
-    until = time.monotonic() + 20
-    while b"samples" not in file.read_bytes() and time.monotonic() < until:
-        time.sleep(0.1)  # W&B's service writes its last lines after it has said that it is done
-    from wandb.proto import wandb_internal_pb2
-
-    history, config = [], {}
-    for data in leveldb_log(file.read_bytes()[7:], offset=7):
-        record = wandb_internal_pb2.Record()
-        record.ParseFromString(data)
-        for item in record.history.item:
-            history.append((item.key or item.nested_key[0]).split("/")[0])
-        for item in record.config.update:
-            config[item.key or "/".join(item.nested_key)] = item.value_json
-        for item in record.run.config.update:
-            config[item.key] = item.value_json
-    assert {"cycle_a", "adversarial_ba", "D_B", "lr_G", "images_per_s", "samples"} <= set(history)
-    assert config["size"] == "32"
-    assert list((file.parent / "files" / "media" / "images").glob("samples*.png"))
-
-
 REFUSED = {
     "a folder that holds a run": ({"run_dir": "there"}, "already holds a run; add --resume"),
     "an uneven batch": ({"batch_size": 3, "gradient_accumulation": 1, "processes": 2}, "does not divide"),
@@ -264,15 +221,3 @@ def test_auto_precision_asks_the_processor(tmp_path):
     assert not precision.cpu_has_bf16(tmp_path / "nowhere")
     assert precision.resolve_precision("auto") == ("bf16" if precision.cpu_has_bf16() else "no")
     assert precision.resolve_precision("no") == "no"
-
-
-def test_without_an_account_wandb_stays_offline(monkeypatch, tmp_path):
-    from cyclegan.reporting.tracking import wandb_mode
-
-    for name in ("WANDB_MODE", "WANDB_API_KEY"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert wandb_mode() == "offline"
-    monkeypatch.setenv("WANDB_MODE", "disabled")
-    assert wandb_mode() == "disabled"

@@ -41,7 +41,7 @@ def train(args: list[str]) -> int:
         return 0
     print(f"Done: {result.step:,} steps, {result.images_seen:,} images in {result.minutes:.1f} minutes.")
     if result.upload is not None:
-        print(f"W&B kept the run offline, for there is no account here. Upload it: {result.upload}")
+        print(f"W&B has not all of the run; what is kept here is uploaded by: {result.upload}")
     for folder in result.translated:
         print(f"Held-out images, translated: {folder}")
     print(f"Grid: {result.grid}")

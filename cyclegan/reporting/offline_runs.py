@@ -1,6 +1,7 @@
 """What W&B kept offline of a run, read back: which steps a broken-off process had handed over."""
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 # A .wandb file is a log in LevelDB's format (its doc/log_format.md) after a header of 7 bytes.
@@ -8,30 +9,31 @@ _FILE_HEADER, _BLOCK, _RECORD_HEADER = 7, 32768, 7
 _FULL, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
 
 
-def offline_folders(run_folder: Path, run_id: str) -> list[Path]:
-    """W&B's folders of one run, one for each time that it went on, oldest first."""
-    return sorted((run_folder / "wandb").glob(f"offline-run-*-{run_id}"))
-
-
-def last_offline_step(run_folder: Path, run_id: str) -> int:
-    """The highest step in all files that W&B kept of a run; -1 where there is none."""
-    last = -1
-    for folder in offline_folders(run_folder, run_id):
-        file = folder / f"run-{run_id}.wandb"
-        if file.is_file():
-            last = max([last, *history_steps(file)])
+def last_steps(folders: Iterable[Path]) -> dict[str, int]:
+    """The last step of numbers and of samples in the files of offline folders; -1 where there is none."""
+    last = {"numbers": -1, "samples": -1}
+    for folder in folders:
+        for file in folder.glob("run-*.wandb"):
+            for row in history_rows(file):
+                kind = "samples" if "samples" in row else "numbers" if "epoch" in row else None
+                if kind is not None and "step" in row:
+                    last[kind] = max(last[kind], int(json.loads(row["step"])))
     return last
 
 
-def history_steps(file: Path) -> Iterator[int]:
-    """The steps that a .wandb file holds lines of history for."""
+def history_rows(file: Path) -> Iterator[dict[str, str]]:
+    """The rows of history in a .wandb file: JSON values by their outermost names."""
+    from google.protobuf.message import DecodeError
     from wandb.proto.wandb_internal_pb2 import Record
 
     for data in _records(file.read_bytes()):
         record = Record()
-        record.ParseFromString(data)
+        try:
+            record.ParseFromString(data)
+        except DecodeError:  # cut short where a block was
+            return
         if record.WhichOneof("record_type") == "history":
-            yield record.history.step.num
+            yield {item.key or item.nested_key[0]: item.value_json for item in record.history.item}
 
 
 def _records(data: bytes) -> Iterator[bytes]:

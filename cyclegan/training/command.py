@@ -9,9 +9,10 @@ import torch
 import tyro
 
 from cyclegan.arguments import parse_known
-from cyclegan.config import TrainSettings, project_files, read_yaml, validated
+from cyclegan.config import TrainSettings, flags, project_files, read_yaml, validated
 from cyclegan.datasets.cards import list_cards
 from cyclegan.errors import BadInput, nearest
+from cyclegan.reporting.trackers import PACKAGES, check_trackers
 from cyclegan.training.changes import with_meant
 from cyclegan.training.checkpoint import is_checkpoint
 from cyclegan.training.objectives import adversarial_loss
@@ -37,7 +38,7 @@ def settings_from(args: Sequence[str]) -> tuple[TrainSettings, Options]:
     Raises:
         BadInput: an unknown key or option, a wrong value, settings that clash.
     """
-    args = _with_resume_value(args)
+    args = _as_agents_say(_with_joined_trackers(_with_resume_value(args)))
     (given, _), words = _parse(args, TrainSettings())
     if len(words) > 1:
         raise BadInput(f"one DOMAIN at a time; got {', '.join(words)}")
@@ -54,6 +55,7 @@ def _refuse_unbuildable(settings: TrainSettings) -> None:
     with torch.device("meta"):
         build_networks(settings)
     adversarial_loss(settings.losses.adversarial)
+    check_trackers(settings.trackers)
     if settings.augment.transforms:
         from cyclegan.datasets.augment import Augment
 
@@ -85,6 +87,33 @@ def _with_resume_value(args: Sequence[str]) -> list[str]:
         if arg == "--resume" and (i + 1 == len(args) or args[i + 1].startswith("--")):
             return [*args[: i + 1], "latest", *args[i + 1 :]]
     return args
+
+
+def _with_joined_trackers(args: Sequence[str]) -> list[str]:
+    """``--tracker wandb tensorboard`` means ``--tracker wandb,tensorboard``."""
+    joined: list[str] = []
+    for arg in args:
+        names_one = arg in PACKAGES and len(joined) > 1 and joined[-2] == "--tracker"
+        if names_one and all(name in PACKAGES for name in joined[-1].split(",")):
+            joined[-1] += f",{arg}"
+        else:
+            joined.append(arg)
+    return joined
+
+
+def _as_agents_say(args: Sequence[str]) -> list[str]:
+    """``--augment.flip=False``, which sweeps' agents write, means ``--augment.no-flip``."""
+    return [_as_flag(arg) for arg in args]
+
+
+def _as_flag(arg: str) -> str:
+    option, equals, value = arg.removeprefix("--").partition("=")
+    truth = {"true": True, "false": False}.get(value.lower())
+    path = option.replace("-", "_")
+    if not equals or truth is None or path not in set(flags(TrainSettings)):
+        return arg
+    table, dot, name = option.rpartition(".")
+    return f"--{table}{dot}{'' if truth else 'no-'}{name}"
 
 
 def _base(name: str | None, given: TrainSettings) -> tuple[dict, str | Path]:

@@ -135,7 +135,7 @@ class Judging:
 
     def judge(
         self, averaged: Networks, progress: Progress, save: Callable[[str, float], bool]
-    ) -> tuple[bool, dict[str, float]]:
+    ) -> tuple[bool, list[dict[str, Any]]]:
         """Judge both generators, unless this step has been, and keep them if they are the best so far.
 
         Args:
@@ -144,15 +144,15 @@ class Judging:
                 its best.
 
         Returns:
-            Whether they are the best, and each figure by ``<direction>/<metric>``.
+            Whether they are the best, and the lines that were written, one for each direction.
         """
         if not self.active or any(line["step"] == progress.step for line in self.lines):
-            return False, {}
+            return False, []
         try:
             new = [self._line(averaged, direction, progress) for direction in GENERATORS.values()]
         except BadInput as error:
             self._give_up(error)
-            return False, {}
+            return False, []
         before = scores(self.lines, self.chosen.best_by).get(self._stored() or -1)
         score = scores(new, self.chosen.best_by).get(progress.step)
         is_best = score is not None and (before is None or score < before)
@@ -164,12 +164,7 @@ class Judging:
         if is_best:
             self._keep_best(averaged, progress)
         self._report(new, is_best)
-        figures = {
-            f"{line['direction']}/{name}": found["value"]
-            for line in new
-            for name, found in line["metrics"].items()
-        }
-        return is_best, figures
+        return is_best, new
 
     def keep_last(self, progress: Progress) -> None:
         """The figures of the run's end, beside its last generators and in their cards."""

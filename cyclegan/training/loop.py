@@ -2,7 +2,6 @@
 
 import copy
 import json
-import math
 import time
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
@@ -20,12 +19,14 @@ from cyclegan.datasets.duplicates import describe, of_domain
 from cyclegan.datasets.unpaired import PositionSampler, UnpairedImages, loader, open_stores
 from cyclegan.errors import BadInput, shown
 from cyclegan.reporting.progress import Standing, TrainingProgress
+from cyclegan.reporting.trackers import check_trackers
 from cyclegan.reporting.tracking import Tracking
 from cyclegan.training.batch_size import settle_batch_size
 from cyclegan.training.chance_state import begin_random_states
 from cyclegan.training.changes import check_changes, with_meant
 from cyclegan.training.checkpoint import Progress, mark_best, read_settings, truncate_metrics
 from cyclegan.training.ema import update_average
+from cyclegan.training.gradients import gradient_norms
 from cyclegan.training.group import join_group
 from cyclegan.training.judging import Judging
 from cyclegan.training.keeping import Keeper
@@ -42,6 +43,7 @@ from cyclegan.training.showcase import translate_held_out
 from cyclegan.training.signals import StopRequest, deaf_to_stop_requests
 from cyclegan.training.state import restore
 from cyclegan.training.step import CycleGANStep
+from cyclegan.training.tracked import catch_up, log_card, log_results, log_samples
 from cyclegan.training.watch import Watch
 
 
@@ -50,8 +52,8 @@ class Trainer:
 
     def __init__(self, settings: TrainSettings) -> None:
         self.settings = settings = with_meant(settings)
+        check_trackers(settings.trackers)
         precision = resolve_precision(settings.precision)
-        tracker = None if settings.tracker == "none" else settings.tracker
         # Told that there is no GPU, accelerate joins torchrun's processes over gloo; else it does not.
         on_cpu = not torch.accelerator.is_available()
         timeout = timedelta(minutes=settings.timeout_minutes)
@@ -59,7 +61,6 @@ class Trainer:
         self.accelerator = Accelerator(
             cpu=on_cpu,
             mixed_precision=precision,
-            log_with=tracker,
             kwargs_handlers=[InitProcessGroupKwargs(timeout=timeout)],
         )
         self.settings = settings = settle_batch_size(settings, self.accelerator)
@@ -78,13 +79,13 @@ class Trainer:
             )
         self.length = Length(settings, len(self.dataset.stores["A"]))
         self.samples = Samples(self.domain, settings, self.accelerator.device)
-        self.tracking = Tracking(self.accelerator, settings.tracker, self.run.folder)
+        self.tracking = Tracking(self.accelerator, settings, self.run.folder)
         self.random_states = random_states
         self.saver = Saver(self.bar.say)
         self.keeper = Keeper(self.run, settings, self.domain, self.step, self.averaged, self.saver)
         self.stop = StopRequest(self.accelerator, timeout)
-        self.recovery = Recovery(settings, self.run, self.progress, self.accelerator, self.bar.say)
-        self.watch = Watch(settings, self.bar.say)
+        self.recovery = Recovery(settings, self.run, self.progress, self.accelerator, self._warn)
+        self.watch = Watch(settings, self._warn)
         is_main, device = self.accelerator.is_main_process, self.accelerator.device
         self.judging = Judging(settings, self.domain, self.run, device, self.bar.say, is_main)
 
@@ -166,13 +167,15 @@ class Trainer:
         config = settings.model_dump(mode="json")
         config["precision_used"] = self.accelerator.mixed_precision
         config["data_card"] = None if self.domain.card is None else self.domain.card.model_dump(mode="json")
+        config["data_card_sha256"] = self.domain.digest
         self.progress.tracker_id = self.tracking.start(
-            settings.project, f"{self.domain.name}/{run.folder.name}", config, self.progress.tracker_id
+            f"{self.domain.name}/{run.folder.name}", config, self.progress.step, self.progress.tracker_id
         )
-        if self.accelerator.is_main_process and run.resumed_from is not None:
-            self.tracking.catch_up(run.metrics, run.samples, self.progress.step)
+        log_card(self.tracking, self.domain)
+        if run.resumed_from is not None:
+            catch_up(self.tracking, run, self.progress.step)
         if self.accelerator.is_main_process and (twins := of_domain(self.domain)):
-            self.bar.say(shown(f"Warning: {describe(twins)}"))
+            self._warn("Twins", shown(describe(twins)))
         stores = self.dataset.stores
         self.bar.say(
             f"{self.domain.name}: {len(stores['A'])} images of A, {len(stores['B'])} of B, "
@@ -184,6 +187,17 @@ class Trainer:
         if self.accelerator.is_main_process:
             self.judging.begin(self.averaged, self.progress)
         self.stopped = self._agree(lambda: self.judging.stops)
+
+    def _warn(self, title: str, text: str) -> None:
+        """Something that whoever watches the run should know: said here and to the trackers."""
+        self.bar.say(f"Warning: {text}")
+        self.tracking.alert(title, text, self.progress.step)
+
+    def abandon(self, reason: str) -> None:
+        """Close the trackers of a run that ends with an error."""
+        if reason:
+            self.tracking.alert("The run ended", reason, self.progress.step)
+        self.tracking.abandon()
 
     def _minutes(self, mine: float) -> float:
         """Elapsed time; where it decides the end, all processes go by the main one's clock."""
@@ -219,6 +233,7 @@ class Trainer:
         self.watch.losses(losses, progress.step)
         values = {
             **losses,
+            **gradient_norms(self.step),
             "lr_G": self.step.lr_G * factor,
             "lr_D": self.step.lr_D * factor,
             "epoch": progress.images_seen / len(self.dataset.stores["A"]),
@@ -228,12 +243,6 @@ class Trainer:
         if self.accelerator.is_main_process:
             with self.run.metrics.open("a") as file:
                 file.write(json.dumps({"step": progress.step, **values}) + "\n")
-        wrong = [name for name, value in losses.items() if not math.isfinite(value)]
-        if wrong:
-            raise TrainingFailed(
-                f"{', '.join(wrong)} became NaN or infinite before step {progress.step}; what was saved "
-                f"in {self.run.checkpoints} is good: resume from it with a lower --optimizer.lr"
-            )
 
     def _sample(self) -> Path:
         grid = self.samples.grid(self.averaged, self.accelerator.autocast())
@@ -242,7 +251,7 @@ class Trainer:
         path = self.run.samples / f"step-{self.progress.step:08d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         grid.save(path)
-        self.tracking.log_grid(grid, self.progress.step)
+        log_samples(self.tracking, self.samples, grid, self.progress)
         return path
 
     def _save(self, at_once: bool = False) -> None:
@@ -269,9 +278,9 @@ class Trainer:
             mark_best(self.run.checkpoints, self.progress.step, metric, value)
             return True
 
-        is_best, figures = self.judging.judge(self.averaged, self.progress, save)
-        if figures:
-            self.tracking.log({**figures, "images_seen": self.progress.images_seen}, self.progress.step)
+        is_best, lines = self.judging.judge(self.averaged, self.progress, save)
+        for line in lines:
+            self.tracking.log_evaluation(line, self.progress.step)
         return is_best
 
     def _stop_if_asked(self) -> None:
@@ -301,6 +310,7 @@ class Trainer:
             self.judging.keep_last(self.progress)
             count = self.settings.samples.translate
             translated = translate_held_out(self.run, self.domain, count, self.bar.say)
+            log_results(self.tracking, self.run, self.domain, settings=self.settings, step=self.progress.step)
         self.accelerator.wait_for_everyone()
         return grid, translated
 

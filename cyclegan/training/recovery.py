@@ -34,11 +34,11 @@ class Recovery:
         run: Run,
         progress: Progress,
         accelerator: Accelerator,
-        say: Callable[[str], None],
+        warn: Callable[[str, str], None],
     ) -> None:
         self.settings, self.run, self.progress = settings.numbers, run, progress
         self.batch_size, self.precision = settings.batch_size, accelerator.mixed_precision
-        self.accelerator, self.say = accelerator, say
+        self.accelerator, self.warn = accelerator, warn
         self.path = run.folder / TROUBLE
         self.in_a_row = 0
         self.setbacks = self._agree(self._read)
@@ -77,8 +77,9 @@ class Recovery:
         files = self._files(parts, dataset)
         number = self.progress.step + 1
         images = shown(f"A {', '.join(files['a'])}; B {', '.join(files['b'])}")
-        self.say(
-            f"step {number} was not applied: {', '.join(wrong)} is NaN or infinite. Its images: {images}"
+        self.warn(
+            "NaN",
+            f"step {number} was not applied: {', '.join(wrong)} is NaN or infinite. Its images: {images}",
         )
         self._write({"step": number, "refused": list(wrong), **files})
         if self.in_a_row < self.settings.refused:
@@ -113,9 +114,10 @@ class Recovery:
         self._write({"step": number, "back_to": restored.step, "setbacks": self.setbacks})
         if self.accelerator.is_main_process:
             truncate_metrics(self.run.metrics, restored.step)
-        self.say(
+        self.warn(
+            "Setback",
             f"{self.settings.refused} steps in a row could not be applied: back to step {restored.step} "
-            f"with a new data order and {self.rate:g} of the learning rate"
+            f"with a new data order and {self.rate:g} of the learning rate",
         )
 
     def _diagnosis(

@@ -20,6 +20,7 @@ class Samples:
 
     def __init__(self, domain: Domain, settings: TrainSettings, device: torch.device) -> None:
         self.paired = domain.is_paired
+        self.diversity: dict[str, float] = {}  # of the latest grid, by direction
         self.real_a = _load(domain.test_a or domain.train_a, settings).to(device)
         self.real_b = _load(domain.test_b or domain.train_b, settings).to(device)
         # By direction the images, what the latest grid's generators made of them, and real targets.
@@ -39,6 +40,10 @@ class Samples:
             "AtoB": (self.real_a, fake_b, self.real_b),
             "BtoA": (self.real_b, fake_a, self.real_a),
         }
+        self.diversity = {
+            "AtoB": diversity(self.real_a, fake_b),
+            "BtoA": diversity(self.real_b, fake_a),
+        }
         forth = [("real_a", self.real_a), ("fake_b", fake_b)]
         back = [("real_b", self.real_b), ("fake_a", fake_a)]
         if self.paired:
@@ -47,6 +52,15 @@ class Samples:
         forth += [("rec_a", rec_a), ("idt_a", idt_a)]
         back += [("rec_b", rec_b), ("idt_b", idt_b)]
         return sample_grid([forth, back])
+
+
+def diversity(real: Tensor, fake: Tensor) -> float:
+    """How far translations (N, C, H, W) lie apart, in pairs, as a share of their inputs' distances.
+
+    Near 0 the generator draws one picture, whatever it is shown; without two different inputs it is 1.
+    """
+    apart, fakes_apart = (torch.pdist(images.flatten(1).float()).mean() for images in (real, fake))
+    return float(fakes_apart / apart) if len(real) > 1 and apart > 0 else 1.0
 
 
 def _load(paths: list[Path], settings: TrainSettings) -> Tensor:

@@ -3,7 +3,7 @@
 from cyclegan.config import TrainSettings
 from cyclegan.training.batch_size import advice, out_of_memory
 from cyclegan.training.loop import Trainer
-from cyclegan.training.outcome import Result, TrainingFailed
+from cyclegan.training.outcome import Result, TrainingFailed, TrainingStopped
 from cyclegan.training.saving import disk_is_full
 from cyclegan.training.signals import is_lost_contact
 
@@ -20,25 +20,32 @@ def train(settings: TrainSettings) -> Result:
     trainer = Trainer(settings)
     try:
         return trainer.train()
-    except (OSError, RuntimeError, MemoryError) as error:
-        if not out_of_memory(error):
-            _explain(error)
+    except TrainingStopped:
+        raise
+    except BaseException as error:
+        if not (isinstance(error, Exception) and out_of_memory(error)):
+            explained = _explained(error)
+            trainer.abandon(str(explained or error))
+            if explained is not None:
+                raise explained from error
             raise
     # Out of the handler, which holds on to all that lies in memory.
+    trainer.abandon("out of memory")
     settings, accelerator = trainer.settings, trainer.accelerator
     del trainer
     raise TrainingFailed(advice(settings, accelerator))
 
 
-def _explain(error: Exception) -> None:
-    """Raise what people can act on in the error's place, where it is known what that is."""
+def _explained(error: BaseException) -> TrainingFailed | None:
+    """What people can act on in the error's place, where it is known what that is."""
     if isinstance(error, OSError) and disk_is_full(error):
-        raise TrainingFailed(
+        return TrainingFailed(
             f"{error.filename or 'the disk'}: {error.strerror}; free some space, then go on with --resume: "
             "what was saved before is good"
-        ) from error
+        )
     if isinstance(error, RuntimeError) and is_lost_contact(error):
-        raise TrainingFailed(
+        return TrainingFailed(
             f"lost contact with another process ({' '.join(str(error).split())[:200]}); started again, the "
             "run goes on from its last checkpoint"
-        ) from error
+        )
+    return None

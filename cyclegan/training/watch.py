@@ -21,8 +21,8 @@ FEWEST = 3  # images that say something of a spread
 class Watch:
     """Looks at the losses of each line of the log and at the translations of each grid."""
 
-    def __init__(self, settings: TrainSettings, say: Callable[[str], None]) -> None:
-        self.settings, self.say = settings, say
+    def __init__(self, settings: TrainSettings, warn: Callable[[str, str], None]) -> None:
+        self.settings, self.warn = settings, warn
         self.near_zero_since: dict[str, int | None] = {"D_A": None, "D_B": None}
         self.told: set[str] = set()
 
@@ -85,7 +85,7 @@ class Watch:
     def _tell(self, what: str, words: str) -> None:
         if what not in self.told:
             self.told.add(what)
-            self.say(f"Warning: {words}.")
+            self.warn(what, f"{words}.")
 
 
 @torch.no_grad()

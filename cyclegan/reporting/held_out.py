@@ -1,0 +1,87 @@
+"""Held-out images beside their translations, and what plain pixels say of each."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from cyclegan.images import read_image, resize, to_pil
+
+COLUMNS = (
+    "file", "input", "translation", "truth",
+    "change_l1", "colour_shift", "truth_l1", "truth_psnr", "input_truth_l1",
+)  # fmt: skip
+FIGURES = COLUMNS[4:]
+MAX_SIDE = 256  # of a picture in a table
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Files of one held-out image; ``truth`` where the test files are pairs."""
+
+    source: Path
+    translated: Path
+    truth: Path | None = None
+
+
+def held_out_rows(
+    comparisons: Sequence[Comparison], channels: int, background: tuple[int, int, int]
+) -> Iterator[list]:
+    """A row of ``COLUMNS`` for each: the pictures, and figures of values in [0, 1].
+
+    ``change_l1``: mean absolute difference of translation and input. ``colour_shift``: distance of their
+    mean colours. ``truth_l1`` and ``truth_psnr`` (dB): translation against truth; ``input_truth_l1``: what
+    the input itself scores, so that a translation that is worse than none shows. None without truth.
+    """
+    for item in comparisons:
+        source = _values(item.source, channels, background)
+        translated = _values(item.translated, channels, background, like=source)
+        figures: list[float | None] = [_l1(translated, source)]
+        figures.append(float(np.linalg.norm(translated.mean((0, 1)) - source.mean((0, 1)))))
+        truth = None
+        if item.truth is None:
+            figures += [None, None, None]
+        else:
+            truth = _values(item.truth, channels, background, like=translated)
+            figures += [_l1(translated, truth), _psnr(translated, truth), _l1(source, truth)]
+        pictures = (None if values is None else _thumbnail(values) for values in (source, translated, truth))
+        yield [item.source.name, *pictures, *figures]
+
+
+def means(rows: Sequence[Sequence]) -> dict[str, float]:
+    """Each figure over all rows that have it."""
+    found = {}
+    for number, name in enumerate(COLUMNS):
+        values = [row[number] for row in rows if row[number] is not None]
+        if name in FIGURES and values:
+            found[name] = float(np.mean(values))
+    return found
+
+
+def _values(
+    path: Path, channels: int, background: tuple[int, int, int], like: np.ndarray | None = None
+) -> np.ndarray:
+    """(H, W, C) in [0, 1], of any bit depth, at another picture's size where one is given."""
+    pixels = read_image(path, channels, background).pixels
+    if like is not None and pixels.shape != like.shape:
+        pixels = resize(pixels, *like.shape[:2])
+    return pixels.astype(np.float64) / np.iinfo(pixels.dtype).max
+
+
+def _l1(x: np.ndarray, y: np.ndarray) -> float:
+    return float(np.abs(x - y).mean())
+
+
+def _psnr(x: np.ndarray, y: np.ndarray) -> float | None:
+    """Peak signal to noise in dB; None for equal pictures, whose PSNR is infinite."""
+    error = float(np.square(x - y).mean())
+    return -10 * math.log10(error) if error > 0 else None
+
+
+def _thumbnail(values: np.ndarray) -> Image.Image:
+    picture = to_pil(np.rint(values * 255).astype(np.uint8))
+    picture.thumbnail((MAX_SIDE, MAX_SIDE))
+    return picture
