@@ -18,12 +18,14 @@ from cyclegan.config import TrainSettings
 from cyclegan.datasets.domain import Domain, open_domain
 from cyclegan.datasets.unpaired import PositionSampler, UnpairedImages, loader, open_stores
 from cyclegan.errors import BadInput
+from cyclegan.reporting.grids import save_grid
 from cyclegan.reporting.progress import Standing, TrainingProgress
 from cyclegan.reporting.tracking import Tracking
 from cyclegan.training.checkpoint import Progress, save_checkpoint, truncate_metrics
 from cyclegan.training.ema import update_average
 from cyclegan.training.meter import Meter
 from cyclegan.training.precision import resolve_precision
+from cyclegan.training.record import Record
 from cyclegan.training.run import GENERATORS, Run, export_generators, open_run, write_config
 from cyclegan.training.sampling import Samples
 from cyclegan.training.schedule import Length, lr_factor
@@ -149,6 +151,8 @@ class Trainer:
         if self.accelerator.is_main_process:
             write_config(run, settings.model_copy(update={"resume": None, "run_dir": run.folder}))
             truncate_metrics(run.metrics, self.progress.step)
+            self.record = Record(run.folder, self.domain, self.accelerator, self.bar.say)
+            self.record.update(self.progress, self.length.done(self.progress.step, self.progress.minutes))
         config = settings.model_dump(mode="json")
         config["precision_used"] = self.accelerator.mixed_precision
         config["data_card"] = None if self.domain.card is None else self.domain.card.model_dump(mode="json")
@@ -183,6 +187,8 @@ class Trainer:
                 self._sample()
             if progress.step % settings.checkpoint.every == 0:
                 self._save()
+            if 0 in (progress.step % settings.samples.every, progress.step % settings.checkpoint.every):
+                self.record.update(progress, done)
 
     def _log(self, losses: dict[str, float], factor: float) -> None:
         progress = self.progress
@@ -199,16 +205,18 @@ class Trainer:
                 file.write(json.dumps({"step": progress.step, **values}) + "\n")
         wrong = [name for name, value in losses.items() if not math.isfinite(value)]
         if wrong:
-            raise TrainingFailed(
+            message = (
                 f"{', '.join(wrong)} became NaN or infinite before step {progress.step}; what was saved "
                 f"in {self.run.checkpoints} is good: resume from it with a lower --optimizer.lr"
             )
+            if self.accelerator.is_main_process:
+                self.record.warn(progress.step, message)
+            raise TrainingFailed(message)
 
     def _sample(self) -> Path:
         grid = self.samples.grid(self.averaged, self.accelerator.autocast())
         path = self.run.samples / f"step-{self.progress.step:08d}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        grid.save(path)
+        save_grid(grid, path)
         self.tracking.log_grid(grid, self.progress.step)
         return path
 
@@ -228,6 +236,7 @@ class Trainer:
             self._save()
             count = self.settings.samples.translate
             translated = translate_held_out(self.run, self.domain, count, self.bar.say)
+            self.record.update(self.progress, 1.0, ended=True)
         self.accelerator.wait_for_everyone()
         return grid, translated
 
