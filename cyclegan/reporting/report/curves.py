@@ -36,7 +36,9 @@ def chart_data(metrics: Sequence[dict[str, Any]]) -> dict[str, Any]:
         left = [name for name in left if name not in taken]
         if taken:
             lines = [{"name": name, "values": [_mean(part, name) for part in bins]} for name in taken]
-            groups.append({"title": title, "says": says, "lines": lines})
+            # The learning rate is set, not measured: to smooth it would show what was never used.
+            smooth = title != "Learning rate"
+            groups.append({"title": title, "says": says, "smooth": smooth, "lines": lines})
     return {
         "bin": size,
         "steps": [part[-1]["step"] for part in bins],

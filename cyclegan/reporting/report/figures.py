@@ -93,7 +93,10 @@ def figures_of(line: dict[str, Any]) -> list[Figure]:
 
 
 def curves(evaluations: Sequence[dict[str, Any]]) -> dict[str, dict[str, list[tuple[int, float]]]]:
-    """By metric and line: the values of both directions over the steps, each with its two anchors."""
+    """By metric and line: the values of both directions over the steps, each with its two anchors.
+
+    A metric that is known at one step only is no curve, and left out.
+    """
     found: dict[str, dict[str, dict[int, float]]] = {}
     for line in evaluations:
         if not isinstance(line.get("step"), int):
@@ -107,6 +110,7 @@ def curves(evaluations: Sequence[dict[str, Any]]) -> dict[str, dict[str, list[tu
     return {
         metric: {name: sorted(values.items()) for name, values in lines.items()}
         for metric, lines in found.items()
+        if len({step for values in lines.values() for step in values}) > 1
     }
 
 

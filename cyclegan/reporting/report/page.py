@@ -188,7 +188,8 @@ def _remarks(run: RunFolder) -> Iterator[dict[str, Any]]:
 
 def _time(iso: str | datetime.datetime) -> str:
     when = datetime.datetime.fromisoformat(iso) if isinstance(iso, str) else iso
-    return f"{when:%Y-%m-%d %H:%M} UTC"
+    # No line breaks inside a date.
+    return f"{when:%Y-%m-%d %H:%M} UTC".replace("-", "\u2011").replace(" ", "\u00a0")
 
 
 def _duration(minutes: float) -> str:

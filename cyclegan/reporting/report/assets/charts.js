@@ -1,7 +1,11 @@
 // Curves by uPlot: faint as logged, bold smoothed; figures under the pointer stand in the legend.
 const charts = {};
 const COLOURS = ["--c1", "--c2", "--c3", "--c4", "--c5", "--c6"];
-const figure = (value) => (value == null ? "–" : String(Number(value.toPrecision(4))));
+function figure(value) {
+  if (value == null) return "–";
+  const short = Number(value.toPrecision(4));
+  return short !== 0 && Math.abs(short) < 0.001 ? short.toExponential() : String(short);
+}
 let smoothing = 0.6;
 
 /** Exponential moving average, corrected for its start at nothing; gaps stay gaps. */
@@ -98,7 +102,11 @@ function chart(title, says, steps, images, lines, smooth) {
   say(null);
   onTheme.push(() => u.redraw(false));
   charts[title] = u;
-  return () => smooth && u.setData(rows(), false) & u.redraw();
+  return () => {
+    if (!smooth) return;
+    u.setData(rows(), false);
+    u.redraw();
+  };
 }
 
 (function draw() {
@@ -121,7 +129,7 @@ function chart(title, says, steps, images, lines, smooth) {
   for (const group of data.curves.groups) {
     const lines = group.lines.map((line, i) => ({ ...line, colour: COLOURS[i % COLOURS.length] }));
     const binned = data.curves.bin > 1 ? ` Each point is the mean of ${data.curves.bin} lines of metrics.jsonl.` : "";
-    redraws.push(chart(group.title, group.says + binned, data.curves.steps, data.curves.images, lines, true));
+    redraws.push(chart(group.title, group.says + binned, data.curves.steps, data.curves.images, lines, group.smooth));
   }
   byId("curve-controls").hidden = false;
   byId("smoothing").addEventListener("input", (event) => {
