@@ -25,11 +25,11 @@ def call(capsys, *args):
 def test_the_overview_names_every_command(capsys):
     status, out, _ = call(capsys, "--help")
     assert status == 0
-    for verb in ("train", "translate", "convert", "export", "inspect", "evaluate", "data"):
+    for verb in ("train", "translate", "convert", "export", "inspect", "evaluate", "report", "data"):
         assert f"cyclegan {verb} " in out
 
 
-@pytest.mark.parametrize("verb", ["train", "translate", "convert", "export", "inspect", "evaluate", "data"])
+@pytest.mark.parametrize("verb", ["train", "translate", "convert", "export", "inspect", "evaluate", "report", "data"])
 def test_every_command_has_help(capsys, verb):
     status, out, _ = call(capsys, verb, "--help")
     assert status == 0

@@ -166,6 +166,22 @@ def test_a_loss_that_became_nan_is_said_in_the_report(tiny, monkeypatch):
     assert "finished" not in text
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_report_of_own_pictures_without_card_pairs_or_licence(tiny, small_domain, channels):
+    own = {"a": small_domain / "trainA", "b": small_domain / "testB", "channels": channels}
+    run = train(tiny(domain="mine", data=own)).run.folder
+    html = (run / "report.html").read_text()
+    text = Page(html).text
+    assert "Own pictures, without a card" in text
+    assert "The licence of the training images of A is not known" in text
+    assert "What differs from the defaults" in text
+    shown = page_data(html)["pictures"]["directions"]
+    assert {name: sorted(history["large"]) for name, history in shown.items()} == {
+        "AtoB": ["input", "output"],
+        "BtoA": ["input", "output"],
+    }
+
+
 def test_a_resumed_run_keeps_the_time_at_which_it_began(tiny):
     run = train(tiny(run_dir="run")).run.folder
     change(run / "about.json", began="2020-01-01T00:00:00+00:00")
