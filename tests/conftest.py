@@ -117,8 +117,8 @@ def trained_run(emoji: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     lines = [
         {"step": step, "images_seen": 4 * step, "direction": "AtoB", "metrics": {"kid_vgg19": figures}}
         for step, figures in (
-            (20, {"value": 0.11, "interval": 0.004, "inputs": 0.117, "target_train": 0.001}),
-            (40, {"value": 0.0815, "interval": 0.003, "inputs": 0.117, "target_train": 0.001}),
+            (20, {"value": 0.11, "interval": [0.106, 0.114], "inputs": 0.117, "target_train": 0.001}),
+            (40, {"value": 0.0815, "interval": [0.0785, 0.0845], "inputs": 0.117, "target_train": 0.001}),
         )
     ]
     (folder / "evaluations.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))

@@ -29,7 +29,9 @@ def test_the_overview_names_every_command(capsys):
         assert f"cyclegan {verb} " in out
 
 
-@pytest.mark.parametrize("verb", ["train", "translate", "convert", "export", "inspect", "evaluate", "report", "data"])
+@pytest.mark.parametrize(
+    "verb", ["train", "translate", "convert", "export", "inspect", "evaluate", "report", "data"]
+)
 def test_every_command_has_help(capsys, verb):
     status, out, _ = call(capsys, verb, "--help")
     assert status == 0

@@ -48,7 +48,7 @@ class Page(HTMLParser):
 
     def handle_data(self, text):
         if not self.silent:
-            self.text += text
+            self.text += text + " "
 
 
 def without_times(html: str) -> str:
@@ -239,6 +239,24 @@ def test_the_commands_in_the_report_do_what_they_say(trained_run, emoji, tmp_pat
         main([*resume[1:], "--dry-run"])
 
 
+def test_the_best_generator_is_the_one_to_translate_with(copied):
+    shutil.copytree(copied / "generators/G_BA", copied / "generators/best/G_BA")
+    commands = re.findall(r"cyclegan translate (.*?) photos/", write_report(copied).read_text())
+    assert [Path(command).relative_to(copied / "generators").as_posix() for command in commands] == [
+        "G_AB",
+        "best/G_BA",
+    ]
+
+
+def test_every_figure_is_in_the_page_with_its_anchors(copied):
+    (copied / "evaluations.jsonl").write_text("".join(json.dumps(line) + "\n" for line in EVALUATIONS))
+    text = " ".join(Page(write_report(copied).read_text()).text.split())
+    assert "most of the way (75% by kid_vgg19)" in text
+    assert "worse than doing nothing (-25% by kid_vgg19)" in text
+    assert "2 more figures" in text
+    assert "colour_shift 3 0 9 how far a picture's mean colour moves" in text
+
+
 def test_a_folder_with_a_space_is_quoted(copied):
     target = copied.with_name("my run")
     copied.rename(target)
@@ -250,30 +268,40 @@ def test_a_folder_with_a_space_is_quoted(copied):
     assert commands == [["cyclegan", "report", str(target)]]
 
 
+ANCHORS = {"inputs": 0.1, "target_train": 0.02, "best": 0.0, "better": "lower"}
 EVALUATIONS = [
     {"step": 10, "images_seen": 40, "direction": "AtoB",
-     "metrics": {"kid_vgg19": {"value": 0.09, "interval": [0.08, 0.1], "inputs": 0.1, "target_train": 0.02}}},
+     "metrics": {"kid_vgg19": {"value": 0.09, "interval": [0.08, 0.1], **ANCHORS}}},
     {"step": 20, "images_seen": 80, "direction": "AtoB",
-     "metrics": {"kid_vgg19": {"value": 0.04, "interval": 0.01, "inputs": 0.1, "target_train": 0.02},
-                 "psnr": {"value": 12.0, "inputs": 10.0, "target_train": 50.0}}},
+     "metrics": {"l1_to_truth": {"value": 0.08, "inputs": 0.1, "target_train": 0.4, "best": 0.0},
+                 "ssim_to_truth": {"value": 0.4, "inputs": 0.2, "target_train": 0.1, "best": 1.0, "better": "higher"},
+                 "psnr_to_truth": {"value": 12.0, "inputs": 10.0, "target_train": 8.0, "best": 100.0},
+                 "colour_shift": {"value": 3.0, "inputs": 0.0, "target_train": 9.0, "best": None, "better": "neither"},
+                 "kid_vgg19": {"value": 0.04, "interval": [0.03, 0.05], **ANCHORS}}},
     {"step": 20, "images_seen": 80, "direction": "BtoA",
-     "metrics": {"kid_vgg19": {"value": 0.12, "interval": None, "inputs": 0.1, "target_train": 0.02}}},
+     "metrics": {"kid_vgg19": {"value": 0.12, "interval": None, **ANCHORS}}},
 ]  # fmt: skip
 
 
 def test_figures_are_placed_between_doing_nothing_and_the_best_possible():
     forth, back = newest(EVALUATIONS)
-    kid, psnr = forth.figures
-    # (0.1 - 0.04) / (0.1 - 0.02) and, where higher is better, (12 - 10) / (50 - 10).
-    assert (round(kid.way, 6), round(psnr.way, 6)) == (0.75, 0.05)
-    assert kid.interval == "± 0.01"
-    assert (forth.step, kid.verdict) == (20, "most of the way")
+    ways = {figure.name: figure.way and round(figure.way, 6) for figure in forth.figures}
+    assert ways == {
+        "kid_vgg19": 0.75,  # (0.1 - 0.04) / (0.1 - 0.02): the best is what real pictures have
+        "l1_to_truth": 0.2,  # (0.1 - 0.08) / 0.1: the best is the true picture, not another real one
+        "ssim_to_truth": 0.25,  # (0.4 - 0.2) / (1 - 0.2): higher is better
+        "psnr_to_truth": None,
+        "colour_shift": None,
+    }
+    assert (forth.main.name, forth.step, forth.main.verdict) == ("kid_vgg19", 20, "most of the way")
+    assert forth.main.reach == "0.03 to 0.05"
     assert (round(back.main.way, 6), back.main.verdict) == (-0.25, "worse than doing nothing")
+    assert newest(EVALUATIONS[:1])[0].main.verdict == "cannot be told from doing nothing"
     lines = curves(EVALUATIONS)["kid_vgg19"]
     assert lines["AtoB"] == [(10, 0.09), (20, 0.04)]
     assert lines["AtoB doing nothing"] == [(10, 0.1), (20, 0.1)]
     assert lines["BtoA best possible"] == [(20, 0.02)]
-    assert "psnr" not in curves(EVALUATIONS)  # known at one step only
+    assert "psnr_to_truth" not in curves(EVALUATIONS)  # known at one step only
 
 
 def test_a_run_without_any_evaluation_says_how_to_get_one(copied):

@@ -5,28 +5,47 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-# What a name begins with, and what it measures; whether higher or lower is better follows from the anchors.
+# What a name begins with, and what it measures.
 MEANINGS = {
     "kid": "distance between the translated and the real pictures of the target, as sets",
-    "fid": "distance between the translated and the real pictures of the target, as sets; biased for few",
-    "l1": "mean difference to the true picture, pixel by pixel",
+    "fid": "distance between the translated and the real pictures of the target, as sets; higher the fewer "
+    "they are",
+    "l1": "mean difference from the true picture, pixel by pixel",
     "psnr": "likeness to the true picture, pixel by pixel, in dB; higher is better",
-    "ssim": "likeness to the true picture, in structure; higher is better",
+    "ssim": "likeness to the true picture in structure; higher is better",
     "lpips": "perceptual distance to the true picture",
     "vgg19_style_distance_to_truth": "distance to the true picture in colours and textures",
     "vgg19_distance_to_truth": "distance to the true picture, place by place",
+    "vgg19_distance_to_input": "how much was changed or lost; 0 is doing nothing",
+    "cycle_l1": "what the way there and back loses",
+    "colour_shift": "how far a picture's mean colour moves",
+    "vgg19_pairwise_distance": "how different the pictures are from each other; far below both: collapse",
+    "vgg19_nearest_train": "distance to the nearest training image of the target; far below both: copying",
 }
+# Distances of whole sets: the best that can be had is what real pictures of the target have.
+OF_SETS = ("kid", "fid")
+# Without a best value that means anything: 100 dB and 40 dB look the same.
+UNBOUNDED = ("psnr",)
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One metric of one direction at one step."""
+    """One metric of one direction at one step.
+
+    Attributes:
+        inputs: the same metric of the untranslated inputs: doing nothing.
+        real: of real training images of the target in the translations' place.
+        floor: what the best possible translations would have; None where nobody knows.
+        judges: whether one way is better; some figures only describe.
+    """
 
     name: str
     value: float
-    interval: str  # ready to be shown, or nothing
-    inputs: float | None  # the same metric of the untranslated inputs
-    floor: float | None  # and of real pictures of the target
+    interval: tuple[float, float] | None
+    inputs: float | None
+    real: float | None
+    floor: float | None
+    judges: bool
 
     @property
     def meaning(self) -> str:
@@ -34,18 +53,28 @@ class Figure:
         return MEANINGS[max(known, key=len)] if known else ""
 
     @property
+    def reach(self) -> str:
+        return "" if self.interval is None else f"{shown(self.interval[0])} to {shown(self.interval[1])}"
+
+    @property
     def way(self) -> float | None:
         """Share of the way from doing nothing (0) to the best possible (1); below 0 it did harm."""
-        if self.inputs is None or self.floor is None or self.inputs == self.floor:
+        if not self.judges or self.inputs is None or self.floor is None or self.inputs == self.floor:
             return None
         return (self.inputs - self.value) / (self.inputs - self.floor)
+
+    @property
+    def percent(self) -> str | None:
+        return None if self.way is None else f"{round(self.way * 100):d}%"
 
     @property
     def verdict(self) -> str:
         way = self.way
         if way is None:
-            return "nothing to compare it with"
-        for least, words in ((0.9, "about as good as real pictures"), (0.6, "most of the way"),
+            return ""
+        if self.interval is not None and self.interval[0] <= self.inputs <= self.interval[1]:
+            return "cannot be told from doing nothing"
+        for least, words in ((0.9, "about as good as can be"), (0.6, "most of the way"),
                              (0.25, "part of the way"), (0.05, "a little better than doing nothing"),
                              (-0.05, "no better than doing nothing")):  # fmt: skip
             if way >= least:
@@ -65,6 +94,18 @@ class Judgement:
     def main(self) -> Figure:
         """The figure that the page's first lines name: the kernel distance where there is one."""
         return next((figure for figure in self.figures if figure.name.startswith("kid")), self.figures[0])
+
+    @property
+    def told(self) -> list[Figure]:
+        """The figures that the page shows at once; all others stand in a table."""
+        first = [
+            figure for figure in self.figures if figure.way is not None and figure.name != self.main.name
+        ]
+        return [self.main, *first[:2]]
+
+    @property
+    def others(self) -> list[Figure]:
+        return [figure for figure in self.figures if figure not in self.told]
 
 
 def newest(evaluations: Sequence[dict[str, Any]]) -> list[Judgement]:
@@ -86,9 +127,15 @@ def figures_of(line: dict[str, Any]) -> list[Figure]:
     found = []
     for name, facts in line.get("metrics", {}).items():
         value = _number(facts.get("value"))
-        if value is not None:
-            inputs, floor = _number(facts.get("inputs")), _number(facts.get("target_train"))
-            found.append(Figure(name, value, _interval(facts.get("interval")), inputs, floor))
+        if value is None:
+            continue
+        real = _number(facts.get("target_train"))
+        floor = real if name.startswith(OF_SETS) else _number(facts.get("best", real))
+        if name.startswith(UNBOUNDED):
+            floor = None
+        judges = facts.get("better") != "neither"
+        interval, inputs = _interval(facts.get("interval")), _number(facts.get("inputs"))
+        found.append(Figure(name, value, interval, inputs, real, floor, judges))
     return found
 
 
@@ -124,8 +171,7 @@ def _number(value: Any) -> float | None:
     return float(value)
 
 
-def _interval(value: Any) -> str:
-    """Half a width, or two ends."""
+def _interval(value: Any) -> tuple[float, float] | None:
     if isinstance(value, (list, tuple)) and len(value) == 2 and None not in map(_number, value):
-        return f"{shown(value[0])} to {shown(value[1])}"
-    return "" if _number(value) is None else f"± {shown(_number(value))}"
+        return float(value[0]), float(value[1])
+    return None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cyclegan.errors import BadInput
 from cyclegan.images import replace_file
-from cyclegan.reporting.report.figures import newest, shown
+from cyclegan.reporting.report.figures import Figure, newest, shown
 from cyclegan.reporting.report.folder import (
     CONFIG,
     EVALUATIONS,
@@ -78,18 +78,25 @@ def table(folder: Path, runs: Sequence[RunFolder]) -> tuple[list[str], list[Row]
             for figure in judgement.figures:
                 key = (figure.name, judgement.direction)
                 judged.setdefault(key, {})[run.folder] = figure
-    columns = sorted(judged)
-    headings = ["domain", "state", "steps", "images of A", "px", "batch", "images/s", "minutes"]
-    headings += [f"{name} {direction}" for name, direction in columns]
+    # The kernel distance first: it is what runs are mostly chosen by.
+    columns = sorted(judged, key=lambda column: (not column[0].startswith("kid"), column))
+    headings = ["domain", "state", *(f"{name} {direction}" for name, direction in columns)]
+    headings += ["steps", "images of A", "px", "batch", "images/s", "minutes"]
     rows = []
     for run in runs:
-        cells = _facts(run)
-        for column in columns:
-            figure = judged[column].get(run.folder)
-            cells.append(Cell("–") if figure is None else Cell(shown(figure.value), figure.value))
+        cells = [Cell(run.domain), Cell(standing(run)["word"])]
+        cells += [_metric(judged[column].get(run.folder)) for column in columns]
+        cells += _facts(run)
         link = urllib.parse.quote((run.folder / REPORT).relative_to(folder).as_posix())
         rows.append(Row(run.folder.name, link, thumbnails(run.folder), cells))
     return headings, rows
+
+
+def _metric(figure: Figure | None) -> Cell:
+    if figure is None:
+        return Cell("–")
+    way = "" if figure.percent is None else f" ({figure.percent})"
+    return Cell(shown(figure.value) + way, figure.value)
 
 
 def _facts(run: RunFolder) -> list[Cell]:
@@ -98,8 +105,6 @@ def _facts(run: RunFolder) -> list[Cell]:
     minutes = run.about.minutes if run.about is not None else None
     size, batch = run.config.get("size"), run.config.get("batch_size")
     return [
-        Cell(run.domain),
-        Cell(standing(run)["word"]),
         Cell(f"{run.step:,}", run.step),
         Cell(f"{run.images_seen:,}", run.images_seen),
         Cell(str(size), size),

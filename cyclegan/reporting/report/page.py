@@ -140,10 +140,14 @@ def commands(run: RunFolder) -> list[tuple[str, str]]:
     for direction, config in run.generators.items():
         name = {"AtoB": "G_AB", "BtoA": "G_BA"}[direction]
         source, target = config.get("source") or direction[0], config.get("target") or direction[-1]
-        found.append((
-            f"Translate a folder of pictures: {source} to {target}",
-            f"cyclegan translate {_path(run.folder / 'generators' / name)} photos/ translated/",
-        ))  # fmt: skip
+        generators = run.folder / "generators"
+        best = generators / "best" / name
+        says = f"Translate a folder of pictures: {source} to {target}"
+        if (best / "config.json").is_file():
+            says += ", by the best generator of the run"
+        else:
+            best = generators / name
+        found.append((says, f"cyclegan translate {_path(best)} photos/ translated/"))
     resume = f"cyclegan train --resume {folder}"
     if run.about is not None and run.about.ended is not None:
         found.append(("Train on, to twice the length", f"{resume} {' '.join(_longer(run))}"))
