@@ -383,7 +383,15 @@ def test_the_index_has_a_line_for_each_run_and_names_those_left_out(copied, caps
     ]
     assert sorted(links) == sorted(f"{run.name}/report.html" for run in (copied, second))
     assert all((runs / link).is_file() for link in links)
-    assert "kid_vgg19 AtoB" in page.text
+    assert "kid_vgg19 AtoB" in page.text.replace("_ ", "_")
+
+
+def test_the_newest_run_is_first_whatever_its_domain_is_called(copied, tmp_path):
+    for name, began in (("z/2", "2026-01-02"), ("a/1", "2026-01-03"), ("m/3", "2026-01-01")):
+        run = Path(shutil.copytree(copied, tmp_path / "all" / name))
+        change(run / "about.json", began=f"{began}T00:00:00+00:00")
+    html = write_index(tmp_path / "all")[0].read_text()
+    assert re.findall(r'href="(.*?)/report.html"', html) == ["a/1", "z/2", "m/3"]
 
 
 def test_an_empty_folder_of_runs_is_refused(tmp_path):

@@ -151,6 +151,17 @@ def test_the_pointer_and_the_keyboard_read_single_steps(visit, report, logged):
     assert page.evaluate("charts.Cycle.series.map(line => line.show)") == [True, False, False, True, True]
 
 
+def test_a_finger_reads_the_curves_too(visit, report, logged):
+    page = visit(report, 390, has_touch=True)
+    chart = page.locator(".chart", has=page.get_by_role("heading", name="Cycle", exact=True))
+    chart.scroll_into_view_if_needed()
+    box = chart.locator(".u-over").bounding_box()
+    page.touchscreen.tap(box["x"] + box["width"] / 4, box["y"] + 30)
+    touched = logged[page.evaluate("charts.Cycle.cursor.idx")]
+    assert 5 < touched["step"] < 18
+    assert legend(page, "Cycle")["cycle_a"] == pytest.approx(touched["cycle_a"], rel=1e-3)
+
+
 def test_the_metric_stands_between_its_anchors_and_has_a_curve(visit, report):
     page = visit(report)
     figure = page.locator(".figure.main")

@@ -1,5 +1,6 @@
 """index.html beside the runs: one line for each, with its newest pictures; a click on a heading sorts."""
 
+import datetime
 import statistics
 import urllib.parse
 from collections.abc import Sequence
@@ -61,7 +62,7 @@ def write_index(folder: Path) -> tuple[Path, list[str]]:
                 write_report(path)
         except BadInput as error:
             faults.append(str(error))
-    headings, rows = table(folder, runs)
+    headings, rows = table(folder, sorted(runs, key=_began, reverse=True))
     html = render(
         "index.html.jinja", ("page.js", "index.js"), {}, headings=headings, rows=rows, faults=faults
     )
@@ -112,6 +113,13 @@ def _facts(run: RunFolder) -> list[Cell]:
         Cell(shown(speed), speed),
         Cell(shown(minutes), minutes),
     ]
+
+
+def _began(run: RunFolder) -> datetime.datetime:
+    if run.about is not None:
+        return datetime.datetime.fromisoformat(run.about.began)
+    written = (run.folder / CONFIG).stat().st_mtime
+    return datetime.datetime.fromtimestamp(written, datetime.timezone.utc)
 
 
 def _is_stale(run: Path) -> bool:
