@@ -16,6 +16,7 @@ VERBS = {
     "convert": ("convert FILE OUT", "make a generator's folder from somebody's .pth"),
     "evaluate": ("evaluate GENERATOR_OR_RUN", "judge a generator on held-out images"),
     "compare": ("compare RUN [RUN ...]", "put runs side by side: settings, figures, pictures"),
+    "report": ("report RUN_OR_RUNS", "make report.html of a run, or an index of all runs"),
     "export": ("export GENERATOR OUT.onnx|OUT.pt2", "write a generator for other programs"),
     "data": ("data list|prepare|verify [DOMAIN]", "see, fetch and check the known domains"),
 }

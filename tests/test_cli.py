@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from cyclegan.cli import main
+from cyclegan.cli import VERBS, main
 from cyclegan.config import to_yaml
 
 
@@ -25,13 +25,11 @@ def call(capsys, *args):
 def test_the_overview_names_every_command(capsys):
     status, out, _ = call(capsys, "--help")
     assert status == 0
-    for verb in ("train", "translate", "convert", "export", "inspect", "evaluate", "compare", "data"):
+    for verb in VERBS:
         assert f"cyclegan {verb} " in out
 
 
-@pytest.mark.parametrize(
-    "verb", ["train", "translate", "convert", "export", "inspect", "evaluate", "compare", "data"]
-)
+@pytest.mark.parametrize("verb", VERBS)
 def test_every_command_has_help(capsys, verb):
     status, out, _ = call(capsys, verb, "--help")
     assert status == 0

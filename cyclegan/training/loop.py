@@ -18,6 +18,7 @@ from cyclegan.datasets.domain import Domain, open_domain
 from cyclegan.datasets.duplicates import describe, of_domain
 from cyclegan.datasets.unpaired import PositionSampler, UnpairedImages, loader, open_stores
 from cyclegan.errors import BadInput, shown
+from cyclegan.reporting.grids import save_grid
 from cyclegan.reporting.progress import Standing, TrainingProgress
 from cyclegan.reporting.trackers import check_trackers
 from cyclegan.reporting.tracking import Tracking
@@ -34,6 +35,7 @@ from cyclegan.training.launch import note_launch
 from cyclegan.training.meter import Meter
 from cyclegan.training.outcome import Result, TrainingFailed, TrainingStopped
 from cyclegan.training.precision import resolve_precision
+from cyclegan.training.record import Record
 from cyclegan.training.recovery import Recovery
 from cyclegan.training.run import GENERATORS, Run, open_run, write_config
 from cyclegan.training.sampling import Samples
@@ -87,6 +89,7 @@ class Trainer:
         self.recovery = Recovery(settings, self.run, self.progress, self.accelerator, self._warn)
         self.watch = Watch(settings, self._warn)
         is_main, device = self.accelerator.is_main_process, self.accelerator.device
+        self.record: Record | None = None  # of the main process, once its folder is there
         self.judging = Judging(settings, self.domain, self.run, device, self.bar.say, is_main)
 
     def _open_data(self) -> tuple[Domain, UnpairedImages]:
@@ -164,6 +167,8 @@ class Trainer:
             write_config(run, self.keeper.recorded())
             note_launch(run.folder)
             truncate_metrics(run.metrics, self.progress.step)
+            self.record = Record(run.folder, self.domain, self.accelerator, self.bar.say)
+            self.record.update(self.progress, self.length.done(self.progress.step, self.progress.minutes))
         config = settings.model_dump(mode="json")
         config["precision_used"] = self.accelerator.mixed_precision
         config["data_card"] = None if self.domain.card is None else self.domain.card.model_dump(mode="json")
@@ -191,12 +196,16 @@ class Trainer:
     def _warn(self, title: str, text: str) -> None:
         """Something that whoever watches the run should know: said here and to the trackers."""
         self.bar.say(f"Warning: {text}")
+        if self.record is not None:
+            self.record.warn(self.progress.step, text)
         self.tracking.alert(title, text, self.progress.step)
 
     def abandon(self, reason: str) -> None:
         """Close the trackers of a run that ends with an error."""
         if reason:
             self.tracking.alert("The run ended", reason, self.progress.step)
+            if self.record is not None:
+                self.record.warn(self.progress.step, reason)
         self.tracking.abandon()
 
     def _minutes(self, mine: float) -> float:
@@ -215,16 +224,20 @@ class Trainer:
         self.bar.show(Standing(progress.step, done, left, meter.images_per_s, meter.last))
         if done >= 1:
             return
-        if progress.step % settings.samples.every == 0 and self.accelerator.is_main_process:
-            self._sample()
+        is_main = self.accelerator.is_main_process
+        samples = progress.step % settings.samples.every == 0
         saves = progress.step % settings.checkpoint.every == 0 and not self.step.guard.wrong
         judges = self.judging.due(progress.step)
+        if samples and is_main:
+            self._sample()
         if saves or judges:
             losses = self.meter.state()
-            if self.accelerator.is_main_process:
+            if is_main:
                 is_best = judges and self._judge(losses)  # which saves a new best
                 if saves and not is_best:
                     self.keeper.save(progress, losses)
+        if self.record is not None and (samples or saves or judges):
+            self.record.update(progress, done)
         if self.judging.may_stop(progress.step):
             self.stopped = self._agree(lambda: self.judging.stops)
 
@@ -249,8 +262,7 @@ class Trainer:
         for direction, images in self.samples.translated.items():
             self.watch.outputs(direction, *images, self.progress.step)
         path = self.run.samples / f"step-{self.progress.step:08d}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        grid.save(path)
+        save_grid(grid, path)
         log_samples(self.tracking, self.samples, grid, self.progress)
         return path
 
@@ -311,6 +323,8 @@ class Trainer:
             count = self.settings.samples.translate
             translated = translate_held_out(self.run, self.domain, count, self.bar.say)
             log_results(self.tracking, self.run, self.domain, settings=self.settings, step=self.progress.step)
+            if self.record is not None:
+                self.record.update(self.progress, 1.0, ended=True)
         self.accelerator.wait_for_everyone()
         return grid, translated
 
