@@ -79,7 +79,8 @@ class ModNet(nn.Module):
     """UVCGANv2's generator: an encoder, a transformer with one more token, a decoder that the token drives.
 
     Maps (N, channels, H, W) in [-1, 1] to the same shape and range; H and W are multiples of 2 ** depth.
-    With the defaults 32,192,231 parameters, 33,822,023 with a reference. The end is tanh, where UVCGANv2 has a sigmoid.
+    With the defaults 32,192,231 parameters, 33,822,023 with a reference. The end is tanh, where UVCGANv2
+    has a sigmoid.
 
     ``style`` says where the token comes from that enters the transformer. ``token``: it is learned, as in
     UVCGANv2, so that each image makes its own style of it. ``reference``: an encoder makes it of a picture

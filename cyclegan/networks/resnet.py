@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from cyclegan.networks.attention import attention_at, attends_to_all, check_attention
+from cyclegan.networks.attention import attends_to_all, attention_at, check_attention
 from cyclegan.networks.layers import (
     DownsampleName,
     Dropout,

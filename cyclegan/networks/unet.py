@@ -15,8 +15,8 @@ class UnetGenerator(nn.Module):
 
     Maps (N, channels, H, W) in [-1, 1] to the same shape and range; H and W are multiples of 2 ** depth.
     With 64 filters and 3 channels: 54,409,603 parameters at depth 8 (pix2pix' for 256 px) and 41,825,667
-    at depth 7 (for 128 px), 4,352 and 3,328 more with batch norm. Being able to copy its input through the outermost skip, it keeps
-    pixels in place better than ``resnet``, and moves shapes worse.
+    at depth 7 (for 128 px), 4,352 and 3,328 more with batch norm. Being able to copy its input through the
+    outermost skip, it keeps pixels in place better than ``resnet``, and moves shapes worse.
 
     Args:
         channels: of the images, in and out.

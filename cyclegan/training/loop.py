@@ -26,7 +26,7 @@ from cyclegan.training.meter import Meter
 from cyclegan.training.precision import resolve_precision
 from cyclegan.training.run import GENERATORS, Run, export_generators, open_run, write_config
 from cyclegan.training.sampling import Samples
-from cyclegan.training.schedule import Length, lr_factor
+from cyclegan.training.schedule import Length, lr_factor, warmup_factor
 from cyclegan.training.showcase import translate_held_out
 from cyclegan.training.state import restore, state_of
 from cyclegan.training.step import CycleGANStep
@@ -122,7 +122,7 @@ class Trainer:
         with self.bar:
             while (done := self.length.done(progress.step, progress.minutes)) < 1:
                 parts = [next(batches) for _ in range(settings.gradient_accumulation)]
-                factor = lr_factor(settings.optimizer, done)
+                factor = self._lr_factor(done)
                 meter.add(self.step(parts, factor))
                 progress.step += 1
                 progress.images_seen += settings.batch_size
@@ -143,6 +143,14 @@ class Trainer:
             upload=upload,
             is_main=self.accelerator.is_main_process,
         )
+
+    def _lr_factor(self, done: float) -> float:
+        """Pre-training is at the full rate; each of the two phases warms up on its own."""
+        step, first = self.progress.step, self.settings.pretrain.steps
+        adam = self.settings.optimizer
+        if step < first:
+            return warmup_factor(adam, step)
+        return warmup_factor(adam, step - first) * lr_factor(adam, self.length.after(first, done))
 
     def _begin(self) -> None:
         run, settings = self.run, self.settings
@@ -213,6 +221,7 @@ class Trainer:
         return path
 
     def _save(self) -> None:
+        self.samples.set_styles(self.averaged)
         save_checkpoint(
             self.run.checkpoints,
             state_of(self.step, self.averaged),

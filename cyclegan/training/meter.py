@@ -1,6 +1,7 @@
 """Losses and speed between two lines of the log."""
 
 import time
+from collections import Counter
 from collections.abc import Mapping
 
 import torch
@@ -14,6 +15,7 @@ class Meter:
     def __init__(self, accelerator: Accelerator, batch_size: int) -> None:
         self.accelerator, self.batch_size = accelerator, batch_size
         self.sums: dict[str, Tensor] = {}
+        self.counts: Counter[str] = Counter()  # pre-training has other losses than what follows it
         self.steps = 0
         self.since = time.monotonic()
         self.last: dict[str, float] = {}
@@ -22,13 +24,14 @@ class Meter:
     def add(self, losses: Mapping[str, Tensor]) -> None:
         for name, loss in losses.items():
             self.sums[name] = self.sums[name] + loss if name in self.sums else loss
+        self.counts.update(losses.keys())
         self.steps += 1
 
     def summary(self) -> dict[str, float]:
         """Mean losses over all processes, with ``images_per_s``; begins anew."""
-        means = torch.stack([value.float() / self.steps for value in self.sums.values()])
+        means = torch.stack([value.float() / self.counts[name] for name, value in self.sums.items()])
         means = self.accelerator.reduce(means, "mean").tolist()
         self.images_per_s = self.steps * self.batch_size / (time.monotonic() - self.since)
         self.last = dict(zip(self.sums, means, strict=True))
-        self.sums, self.steps, self.since = {}, 0, time.monotonic()
+        self.sums, self.counts, self.steps, self.since = {}, Counter(), 0, time.monotonic()
         return {**self.last, "images_per_s": self.images_per_s}

@@ -12,7 +12,7 @@ from cyclegan.training.step import NAMES, CycleGANStep
 
 
 def state_of(step: CycleGANStep, averaged: Mapping[str, nn.Module]) -> dict[str, Any]:
-    """Networks and their averages, optimizers, image pools and, for fp16, the scaler."""
+    """Networks and their averages, optimizers, image pools, feature queues and, for fp16, the scaler."""
     scaler = step.accelerator.scaler
     return {
         **{name: step.networks[name].state_dict() for name in NAMES},
@@ -21,6 +21,7 @@ def state_of(step: CycleGANStep, averaged: Mapping[str, nn.Module]) -> dict[str,
         "optimizer_D": step.optimizer_D.state_dict(),
         "pool_a": step.pool_a.state(),
         "pool_b": step.pool_b.state(),
+        "queues": {kind: queue.state() for kind, queue in step.queues.items()},
         "scaler": None if scaler is None else scaler.state_dict(),
     }
 
@@ -45,6 +46,8 @@ def restore(checkpoint: Path, step: CycleGANStep, averaged: Mapping[str, nn.Modu
     step.optimizer_D.load_state_dict(state["optimizer_D"])
     step.pool_a.load(state["pool_a"], device)
     step.pool_b.load(state["pool_b"], device)
+    for kind, queue in step.queues.items():
+        queue.load(state["queues"][kind], device)
     if scaler is not None and state["scaler"] is not None:
         scaler.load_state_dict(state["scaler"])
     return progress
