@@ -91,17 +91,18 @@ def test_it_is_saved_loaded_and_translates_at_two_sizes(saved, kind, channels):
 
 
 @pytest.mark.parametrize(
-    ("kind", "channels"), [*((kind, 3) for kind in ZOO), ("vit_unet", 1), ("modnet", 1), ("unet", 1)]
+    ("kind", "channels"),
+    [("resnet, attention", 1), ("unet", 3), ("vit_unet", 1), ("modnet", 3), ("modnet, reference", 1)],
 )
 def test_it_is_exported_to_onnx(saved, kind, channels, tmp_path):
-    """``export_generator`` compares the file with torch at three sizes before it is there."""
+    """``export_generator`` compares the file with torch at several sizes before it is there."""
     for package in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(package)
     from cyclegan.artifacts.export import export_generator
 
     path, network = saved(kind, channels)
     done = export_generator(path, tmp_path / "generator.onnx")
-    assert done.largest < 1e-4 and len({shape[2:] for shape in done.shapes}) == 3
+    assert done.largest < 1e-4 and len({shape[2:] for shape in done.shapes}) >= 2
     images = torch.rand(1, channels, 32, 96) * 2 - 1
     exported = Translator.from_pretrained(done.path, "cpu", backend="onnx")
     with torch.no_grad():
@@ -148,9 +149,7 @@ def test_tiles_are_refused_where_attention_sees_all(saved, kind, tiling):
         Translator.from_pretrained(path, "cpu", precision="fp32", tiling=tiling)
     whole = Translator.from_pretrained(path, "cpu", precision="fp32")
     assert not whole.goes_in_tiles(10**6, 10**6)
-    naive = Translator.from_pretrained(
-        path, "cpu", precision="fp32", tiling=Tiling(32, method="naive")
-    )
+    naive = Translator.from_pretrained(path, "cpu", precision="fp32", tiling=Tiling(32, method="naive"))
     assert naive(np.zeros((64, 40, 3), np.uint8)).shape == (64, 40, 3)
 
 
@@ -163,7 +162,7 @@ def test_a_size_decides_what_a_recipe_leaves_open():
     assert fitted("discriminator", "patchgan", {"attention": 32}, 256) == {"attention": 8}
     with pytest.raises(BadInput, match="generator.attention: at size 256 no feature map has 60 pixels"):
         fitted("generator", "resnet", {"attention": 60}, 256)
-    with pytest.raises(BadInput, match="no feature map of 1/8 .* it has: all, 1/2, 1/4"):
+    with pytest.raises(BadInput, match=r"no feature map of 1/8 .*it has: all, 1/2, 1/4"):
         build("generator", "resnet", {"attention": 8})
     with pytest.raises(BadInput, match="generator.heads: 3 heads do not divide 16 features"):
         build("generator", "modnet", {**SMALL, "heads": 3})

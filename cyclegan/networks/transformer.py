@@ -72,9 +72,11 @@ class PixelwiseTransformer(nn.Module):
             # First and not last, so that no length of the others is needed to part them again.
             tokens = torch.cat([style[:, None].to(tokens.dtype), tokens], dim=1)
         tokens = self.blocks(tokens)
+        # All of them, the style's too: a slice would tie an exported graph to the batch's size.
+        left = self.leave(tokens).transpose(1, 2)
         if style is not None:
-            style, tokens = tokens[:, 0], tokens[:, 1:]
-        return self.leave(tokens).transpose(1, 2).unflatten(2, x.shape[2:]), style
+            style, left = tokens[:, 0], left[:, :, 1:]
+        return left.unflatten(2, x.shape[2:]), style
 
 
 def positions(x: Tensor) -> Tensor:
