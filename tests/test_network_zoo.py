@@ -74,7 +74,7 @@ def saved(tmp_path_factory):
 @pytest.mark.parametrize("kind", ZOO)
 def test_it_is_saved_loaded_and_translates_at_two_sizes(saved, kind, channels):
     path, network = saved(kind, channels)
-    loaded, config = load_generator(path)
+    loaded, _ = load_generator(path)
     images = torch.rand(2, channels, 32, 64) * 2 - 1
     with torch.no_grad():
         expected = network(images)

@@ -120,9 +120,9 @@ class ModNet(nn.Module):
         self.transformer = PixelwiseTransformer(widths[-1], features, heads, blocks)
         if self.takes_reference:
             self.encoder = StyleEncoder(channels, filters, features)
-            self.register_buffer("code", torch.zeros(features))
+            self.register_buffer("style_code", torch.zeros(features))
         else:
-            self.code = nn.Parameter(torch.randn(features))
+            self.style_code = nn.Parameter(torch.randn(features))
         self.enlarge = nn.ModuleList(enlarge(width) for width in widths)
         after = [widths[0], *widths[:-1]]
         self.up = nn.ModuleList(
@@ -140,7 +140,7 @@ class ModNet(nn.Module):
     @torch.no_grad()
     def use_style_of(self, pictures: Tensor) -> None:
         """From now on, the style where no reference is given: the mean over (N, channels, H, W)."""
-        self.code.copy_(self.style_of(pictures).mean(dim=0))
+        self.style_code.copy_(self.style_of(pictures).mean(dim=0))
 
     def forward(self, x: Tensor, reference: Tensor | None = None) -> Tensor:
         """Translate.
@@ -150,7 +150,7 @@ class ModNet(nn.Module):
             reference: (N, channels, h, w), the picture whose style each image is to have; only where
                 ``style`` is ``reference``.
         """
-        style = self.code.expand(x.shape[0], -1) if reference is None else self.style_of(reference)
+        style = self.style_code.expand(x.shape[0], -1) if reference is None else self.style_of(reference)
         x, kept = self.down(x)
         x, style = self.transformer(x, style)
         for level in reversed(range(len(kept))):
