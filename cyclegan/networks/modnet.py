@@ -68,8 +68,8 @@ class StyleEncoder(nn.Module):
             width = wider
         self.layers = nn.Sequential(*layers)
         self.code = nn.Linear(width, features)
-        # Without it codes begin near 0 and a decoder begins deaf to them.
-        self.norm = nn.LayerNorm(features, elementwise_affine=False)
+        # Without it codes begin near 0 and a decoder begins deaf to them; so it would with the usual 1e-5.
+        self.norm = nn.LayerNorm(features, eps=1e-12, elementwise_affine=False)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.norm(self.code(self.layers(x).mean(dim=(2, 3))))

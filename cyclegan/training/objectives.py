@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from cyclegan.config import LossSettings
@@ -129,7 +130,9 @@ class GeneratorObjective(nn.Module):
         ):
             if takes_reference(network) and self.settings.lambda_style_code > 0:
                 wanted = network.style_of(reference).detach()
-                losses[name] = F.l1_loss(network.style_of(fake), wanted)
+                # The encoder judges and takes no gradient: one that gives all the same code would please it.
+                encoder = {key: value.detach() for key, value in network.encoder.named_parameters()}
+                losses[name] = F.l1_loss(functional_call(network.encoder, encoder, fake), wanted)
         return losses
 
     def _complete(
