@@ -1,4 +1,4 @@
-"""Parameters of every network, seconds of one image through it, and of a training step with it.
+"""Parameters of every network, what one image through it costs, and a training step with it.
 
 python benchmarks/networks.py --size 128 --repeats 3 --json
 """
@@ -11,6 +11,7 @@ import torch
 import tyro
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from torch.utils.flop_counter import FlopCounterMode
 
 from cyclegan.config import TrainSettings
 from cyclegan.training.precision import resolve_precision
@@ -48,9 +49,19 @@ def measure(kind: str, chosen: dict, size: int, precision: str, repeats: int) ->
         one = _seconds(lambda: network(images), repeats)
     return {
         "parameters": sum(p.numel() for p in network.parameters()),
+        "gmacs": round(multiply_adds(network, images) / 1e9, 1),
         "seconds_pass": round(one, 4),
         "seconds_step": round(_seconds(lambda: step([batch], 1.0), repeats), 3),
     }
+
+
+def multiply_adds(network: torch.nn.Module, images: torch.Tensor) -> float:
+    """Of one pass, in convolutions, matrix products and attention."""
+    network.requires_grad_(False)  # the counter's hooks want no gradient, or one everywhere
+    with FlopCounterMode(display=False) as counter:
+        network(images)
+    network.requires_grad_(True)
+    return counter.get_total_flops() / 2
 
 
 def _seconds(work, repeats: int) -> float:
