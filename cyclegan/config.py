@@ -69,8 +69,23 @@ class GeneratorSettings(Frozen):
 
     name: str = Field("resnet", description="network of both generators")
     filters: int | None = Field(None, ge=1, le=4096, description="features after the first layer")
-    blocks: int | None = Field(None, ge=0, le=256, description="residual blocks of resnet")
-    depth: int | None = Field(None, ge=5, le=10, description="halvings of unet; 8 for 256 px, 7 for 128")
+    blocks: int | None = Field(
+        None,
+        ge=0,
+        le=256,
+        description="residual blocks of resnet, transformer blocks of vit_unet and modnet",
+    )
+    depth: int | None = Field(
+        None, ge=1, le=10, description="halvings; of unet as many as lead to one pixel, of the others 4"
+    )
+    features: int | None = Field(None, ge=1, le=65536, description="of a transformer's tokens")
+    heads: int | None = Field(None, ge=1, le=1024, description="of a transformer's attention")
+    style: Literal["token", "reference"] | None = Field(
+        None, description="modnet's style: learned, or that of a picture of the target domain"
+    )
+    attention: int | None = Field(
+        None, ge=1, description="self-attention on feature maps of this side, at the training size"
+    )
     norm: Literal["instance", "instance_affine", "batch", "none"] | None = Field(
         None, description="normalization"
     )
@@ -94,6 +109,14 @@ class DiscriminatorSettings(Frozen):
     filters: int | None = Field(None, ge=1, le=4096, description="features after the first layer")
     layers: int | None = Field(None, ge=1, le=5, description="strided layers; 3 see 70x70 pixels")
     norm: Literal["instance", "batch", "none"] | None = Field(None, description="normalization")
+    spectral_norm: bool | None = Field(None, description="divide weights by their largest singular value")
+    attention: int | None = Field(
+        None, ge=1, description="self-attention on feature maps of this side, at the training size"
+    )
+    scales: int | None = Field(None, ge=1, le=5, description="discriminators of multiscale")
+    queue: int | None = Field(
+        None, ge=1, description="images that batch_statistics compares each with, of earlier steps"
+    )
 
 
 class LossSettings(Frozen):
@@ -106,6 +129,15 @@ class LossSettings(Frozen):
     lambda_identity_b: float = Field(5.0, ge=0, description="weight of |G_AB(real_b) - real_b|")
     lambda_gradient_penalty: float = Field(10.0, ge=0, description="weight of wgan-gp's penalty")
     lambda_r1: float = Field(0.0, ge=0, description="weight of the discriminators' gradient at real images")
+    lambda_zero_centred: float = Field(
+        0.0, ge=0, description="weight of their gradient between real and fake images, as in UVCGANv2"
+    )
+    lambda_style_code: float = Field(
+        1.0, ge=0, description="weight of |style code of a fake - that of its reference|"
+    )
+    diff_augment: tuple[Literal["color", "translation", "cutout"], ...] = Field(
+        (), description="how all that discriminators see is augmented, for small data"
+    )
 
 
 class OptimizerSettings(Frozen):
@@ -124,6 +156,16 @@ class OptimizerSettings(Frozen):
     decay_from: float = Field(
         0.5, ge=0, le=1, description="share of the run at full rate; the paper's is 100 of 200 epochs"
     )
+    decay_to: float = Field(0.0, ge=0, le=1, description="share of the rate that is left at the end")
+    warmup_steps: int = Field(0, ge=0, description="steps in which the rate rises to the full one")
+
+
+class PretrainSettings(Frozen):
+    """The generators learn to complete masked images before the discriminators come in (UVCGAN)."""
+
+    steps: int = Field(0, ge=0, description="steps of the run that are pre-training")
+    masked: float = Field(0.4, gt=0, lt=1, description="share of the patches that are masked")
+    patch: int = Field(32, ge=1, description="side of the masked patches in pixels")
 
 
 class SampleSettings(Frozen):
@@ -218,6 +260,7 @@ class TrainSettings(Frozen):
     discriminator: DiscriminatorSettings = DiscriminatorSettings()
     losses: LossSettings = LossSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
+    pretrain: PretrainSettings = PretrainSettings()
     samples: SampleSettings = SampleSettings()
     checkpoint: CheckpointSettings = CheckpointSettings()
     numbers: NumbersSettings = NumbersSettings()

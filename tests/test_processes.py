@@ -23,12 +23,15 @@ def torchrun(processes: int, *args: str, cwd: Path, check: bool = True) -> subpr
     return done
 
 
-@pytest.mark.parametrize("losses", ["lsgan", "wgan-gp"])
-def test_two_processes_at_batch_1_compute_the_gradients_of_one_at_batch_2(tmp_path, losses):
+@pytest.mark.parametrize(
+    ("losses", "discriminator"),
+    [("lsgan", "patchgan"), ("wgan-gp", "patchgan"), ("lsgan", "batch_statistics")],
+)
+def test_two_processes_at_batch_1_compute_the_gradients_of_one_at_batch_2(tmp_path, losses, discriminator):
     found = []
     for processes in (1, 2):
         file = tmp_path / f"{processes}.pt"
-        torchrun(processes, str(SCRIPT), str(file), losses, cwd=tmp_path)
+        torchrun(processes, str(SCRIPT), str(file), losses, discriminator, cwd=tmp_path)
         found.append(torch.load(file, weights_only=True))
     one, two = found
     assert one["processes"] == 1 and two["processes"] == 2
@@ -37,7 +40,7 @@ def test_two_processes_at_batch_1_compute_the_gradients_of_one_at_batch_2(tmp_pa
         torch.testing.assert_close(gradient, two["gradients"][name], atol=1e-5, rtol=1e-5)
     assert one["losses"] == pytest.approx(two["losses"], abs=1e-5)
     assert one["norms"] == pytest.approx(two["norms"], rel=1e-4)
-    # Every process keeps the same pool, that of one process.
+    # Every process keeps the same pool and the same queues, those of one process.
     for mine, theirs in zip(one["pool"], two["pool"], strict=True):
         torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=0)
 

@@ -36,6 +36,7 @@ def translate(args: list[str]) -> int:
         precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
         tile: int | Literal["auto", "off"] = "auto",
         tiling: Literal["dense", "exact", "naive"] | None = None,
+        reference: Path | None = None,
         json: bool = False,
     ) -> Callable[[], int]:
         """Translate a picture or a folder of pictures. Killed and called again, it goes on.
@@ -62,6 +63,8 @@ def translate(args: list[str]) -> int:
             tile: side of the tiles in pixels; auto cuts what memory cannot hold, off nothing
             tiling: how tiles are made to agree: dense (statistics shared by all), exact (the whole image's
                 result, layer by layer), naive (not at all); given, it is used for every picture
+            reference: a picture whose style the translations get, for generators trained with
+                --generator.style reference
             json: end with one line of JSON
         """
         signing = (sign_cert, sign_key, sign_tsa)
@@ -70,7 +73,7 @@ def translate(args: list[str]) -> int:
             return FolderOptions(size, format, quality, batch_size, overwrite, label, _signer(*signing))
 
         return lambda: _translate(
-            generator, input, output, options(), backend, precision, Tiling(tile, tiling), json
+            generator, input, output, options(), backend, precision, Tiling(tile, tiling), reference, json
         )
 
     return parse(command, args, "cyclegan translate")()
@@ -95,6 +98,7 @@ def _translate(
     backend: "BackendName",
     precision: "Precision",
     tiling: Tiling,
+    reference: Path | None,
     as_json: bool,
 ) -> int:
     from cyclegan.translation import Translator
@@ -106,13 +110,14 @@ def _translate(
 
     share = Share.of_environment()
     planned = plan(source, target, options.format)
-    if backend == "auto" and (tiling.method is not None or isinstance(tiling.tile, int)):
+    in_torch_only = reference is not None or tiling.method is not None or isinstance(tiling.tile, int)
+    if backend == "auto" and in_torch_only:
         backend = "torch"
     elif backend == "auto":
         goes_on = planned.is_folder and generator.suffix != ".onnx" and not options.overwrite
         begun = backend_of(planned.target) if goes_on else None
         backend = begun or pick_backend(generator, precision, len(planned))
-    translator = Translator.from_pretrained(generator, share.device(), backend, precision, tiling)
+    translator = Translator.from_pretrained(generator, share.device(), backend, precision, tiling, reference)
     work = FolderTranslation(translator, planned, options, share)
     _go_through(work)
     if work.summary is None:  # another process speaks for all

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 
 class AdversarialLoss(NamedTuple):
@@ -47,7 +47,16 @@ ADVERSARIAL = {
 }
 
 
-def gradient_penalty(discriminator: nn.Module, real: Tensor, fake: Tensor, mix: Tensor) -> Tensor:
+Scores = Tensor | tuple[Tensor, ...]
+Discriminator = Callable[[Tensor], Scores]
+
+
+def scales(scores: Scores) -> tuple[Tensor, ...]:
+    """A discriminator's scores at each of its scales; most have one."""
+    return scores if isinstance(scores, tuple) else (scores,)
+
+
+def gradient_penalty(discriminator: Discriminator, real: Tensor, fake: Tensor, mix: Tensor) -> Tensor:
     """E[(|grad D(x)| - 1)^2] at x between real and fake (Gulrajani et al. 2017, eq. 3).
 
     Args:
@@ -56,18 +65,26 @@ def gradient_penalty(discriminator: nn.Module, real: Tensor, fake: Tensor, mix: 
         mix: (N, 1, 1, 1) in [0, 1], the share of ``real`` in each x.
     """
     x = (mix * real + (1 - mix) * fake).detach().requires_grad_(True)
-    scores = discriminator(x)
-    (gradient,) = torch.autograd.grad(scores.sum(), x, create_graph=True)
+    total = torch.stack([score.sum() for score in scales(discriminator(x))]).sum()
+    (gradient,) = torch.autograd.grad(total, x, create_graph=True)
     return (gradient.flatten(1).norm(dim=1) - 1).square().mean()
 
 
-def r1_penalty(discriminator: nn.Module, real: Tensor) -> Tensor:
+def r1_penalty(discriminator: Discriminator, real: Tensor) -> Tensor:
     """E[|grad D(x)|^2] at real images (Mescheder et al. 2018, eq. 9, without its factor 1/2).
 
-    D is each image's mean score. Keeps a discriminator smooth, so that fakes are pushed towards the
-    target's look rather than towards noise that happens to please it.
+    D is each image's mean score, summed over scales. Keeps a discriminator smooth, so that fakes are
+    pushed towards the target's look rather than towards noise that happens to please it.
     """
     x = real.detach().requires_grad_(True)
-    scores = discriminator(x).flatten(1).mean(dim=1)
-    (gradient,) = torch.autograd.grad(scores.sum(), x, create_graph=True)
+    total = torch.stack([score.flatten(1).mean(dim=1).sum() for score in scales(discriminator(x))]).sum()
+    (gradient,) = torch.autograd.grad(total, x, create_graph=True)
     return gradient.square().sum(dim=(1, 2, 3)).mean()
+
+
+def zero_centred_penalty(discriminator: Discriminator, real: Tensor, fake: Tensor, mix: Tensor) -> Tensor:
+    """E[|grad D(x)|^2] at x between real and fake (UVCGANv2, arXiv 2303.16280, §3.3; D as in ``r1_penalty``).
+
+    Arguments as of ``gradient_penalty``; UVCGANv2's weight is 1.
+    """
+    return r1_penalty(discriminator, mix * real + (1 - mix) * fake)

@@ -18,8 +18,15 @@ if TYPE_CHECKING:
 GENERATORS = {
     "resnet": "cyclegan.networks.resnet:ResnetGenerator",
     "unet": "cyclegan.networks.unet:UnetGenerator",
+    "vit_unet": "cyclegan.networks.vit_unet:VitUnet",
+    "modnet": "cyclegan.networks.modnet:ModNet",
 }
-DISCRIMINATORS = {"patchgan": "cyclegan.networks.patchgan:PatchGAN"}
+DISCRIMINATORS = {
+    "patchgan": "cyclegan.networks.patchgan:PatchGAN",
+    "pixel": "cyclegan.networks.pixel:PixelGAN",
+    "multiscale": "cyclegan.networks.multiscale:MultiScalePatchGAN",
+    "batch_statistics": "cyclegan.networks.batch_statistics:BatchStatisticsPatchGAN",
+}
 
 
 def build(kind: str, name: str, arguments: Mapping[str, Any]) -> "nn.Module":
@@ -34,14 +41,41 @@ def build(kind: str, name: str, arguments: Mapping[str, Any]) -> "nn.Module":
         BadInput: no such network, no such argument, or a value of the wrong type; the message names
             the setting as recipes spell it.
     """
+    network = _class(kind, name)
+    return network(**_checked(kind, name, network, arguments))
+
+
+def fitted(kind: str, name: str, arguments: Mapping[str, Any], size: int) -> dict[str, Any]:
+    """Arguments for training at ``size`` pixels: what the recipe leaves open and the size decides.
+
+    ``attention`` comes in as the side of a feature map at that size, as recipes name it, and goes out as
+    the image's side in units of that.
+
+    Raises:
+        BadInput: no such network, or no feature map of that side.
+    """
+    for_size = getattr(_class(kind, name), "for_size", None)
+    found = {**(for_size(size) if for_size else {}), **arguments}
+    side = found.get("attention")
+    if side is not None:
+        share = size // side
+        if side * share != size or share & (share - 1):
+            sides = ", ".join(str(size >> halvings) for halvings in range(4) if size % 2**halvings == 0)
+            raise BadInput(
+                f"{kind}.attention: at size {size} no feature map has {side} pixels a side; {sides} are such"
+            )
+        found["attention"] = share
+    return found
+
+
+def _class(kind: str, name: str) -> Any:
     registry = {"generator": GENERATORS, "discriminator": DISCRIMINATORS}[kind]
     if name not in registry:
         raise BadInput(
             f"{kind}.name: there is no {name!r}{nearest(name, registry)} (known: {', '.join(registry)})"
         )
     module, _, attribute = registry[name].partition(":")
-    network = getattr(importlib.import_module(module), attribute)
-    return network(**_checked(kind, name, network, arguments))
+    return getattr(importlib.import_module(module), attribute)
 
 
 def _checked(kind: str, name: str, network: type, arguments: Mapping[str, Any]) -> dict[str, Any]:

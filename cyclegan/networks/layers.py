@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cyclegan.networks.spectral import is_normalized, set_weight
+
 NormName = Literal["instance", "instance_affine", "batch", "none"]
 PaddingName = Literal["reflect", "replicate", "zero"]
 DownsampleName = Literal["stride", "blur"]
@@ -180,9 +182,12 @@ def initialize(network: nn.Module, std: float = 0.02) -> nn.Module:
     """Draw weights from N(0, 0.02), biases 0 (CycleGAN §7.1); batch norm scales from N(1, 0.02)."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
-            if not isinstance(module.weight, nn.Parameter):  # a fixed filter
+            if is_normalized(module):
+                set_weight(module, torch.empty_like(module.weight).normal_(0.0, std))
+            elif isinstance(module.weight, nn.Parameter):
+                nn.init.normal_(module.weight, 0.0, std)
+            else:  # a fixed filter
                 continue
-            nn.init.normal_(module.weight, 0.0, std)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
         elif isinstance(module, nn.BatchNorm2d):

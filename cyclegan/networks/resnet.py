@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from cyclegan.networks.attention import attends_to_all, attention_at, check_attention
 from cyclegan.networks.layers import (
     DownsampleName,
     Dropout,
@@ -57,13 +58,19 @@ class ResnetGenerator(nn.Module):
         downsample: ``stride`` as in the paper, or ``blur``, free of aliasing, as in CUT.
         padding: of the blocks: ``reflect`` as in the paper, ``replicate`` or ``zero``.
         dropout: drop half of the values inside each block while training, as in pix2pix.
+        attention: self-attention on the way up, where the image's side is 4, 2 or 1 times the map's; 0: none.
     """
 
     multiple_of = 4  # two halvings on the way down
 
     @property
-    def reach(self) -> int:
-        """How many pixels away an output pixel looks in any direction, norms' statistics aside."""
+    def reach(self) -> int | None:
+        """How many pixels away an output pixel looks in any direction, norms' statistics aside.
+
+        None with self-attention: it looks everywhere.
+        """
+        if attends_to_all(self):
+            return None
         blocks = sum(isinstance(layer, ResnetBlock) for layer in self.layers)
         # 3 + 3 for the 7x7 ends, up to 7 going down and 11 going up (blur), two 3x3 at a quarter a block.
         return 24 + 8 * blocks
@@ -79,8 +86,10 @@ class ResnetGenerator(nn.Module):
         downsample: DownsampleName = "stride",
         padding: PaddingName = "reflect",
         dropout: bool = False,
+        attention: int = 0,
     ) -> None:
         super().__init__()
+        check_attention(attention, [4, 2, 1])
         bias = not has_own_shift(norm)
         new_norm = norm_layer(norm)
         layers = [
@@ -92,11 +101,13 @@ class ResnetGenerator(nn.Module):
         for width in (filters, 2 * filters):
             layers += downsample_layers(downsample, width, 2 * width, norm, bias)
         layers += [ResnetBlock(4 * filters, norm, padding, dropout) for _ in range(blocks)]
-        for width in (4 * filters, 2 * filters):
+        layers += attention_at(attention, 4, 4 * filters)
+        for share, width in ((2, 4 * filters), (1, 2 * filters)):
             layers += [
                 *upsample_layers(upsample, width, width // 2, bias),
                 new_norm(width // 2),
                 nn.ReLU(inplace=True),
+                *attention_at(attention, share, width // 2),
             ]
         layers += [ReflectionPad(3), nn.Conv2d(filters, channels, 7)]
         self.residual = residual

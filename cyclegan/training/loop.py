@@ -40,7 +40,7 @@ from cyclegan.training.recovery import Recovery
 from cyclegan.training.run import GENERATORS, Run, open_run, write_config
 from cyclegan.training.sampling import Samples
 from cyclegan.training.saving import Saver, SavingFailed
-from cyclegan.training.schedule import Length, lr_factor
+from cyclegan.training.schedule import Length, lr_factor, warmup_factor
 from cyclegan.training.showcase import translate_held_out
 from cyclegan.training.signals import StopRequest, deaf_to_stop_requests
 from cyclegan.training.state import restore
@@ -128,7 +128,7 @@ class Trainer:
         with self.bar, self.stop, self.saver:
             while (done := self.length.done(progress.step, progress.minutes)) < 1 and not self.stopped:
                 parts = [next(batches) for _ in range(settings.gradient_accumulation)]
-                factor = lr_factor(settings.optimizer, done) * self.recovery.rate
+                factor = self._lr_factor(done) * self.recovery.rate
                 losses, wrong = self.step(parts, factor), self.step.guard.wrong
                 if self.recovery.after(wrong, parts, self.dataset, self._put_back):
                     batches = self.batches()
@@ -160,6 +160,14 @@ class Trainer:
         progress, _ = restore(checkpoint, self.step, self.averaged, self.meter)
         self.judging.rewind(progress.step)
         return progress
+
+    def _lr_factor(self, done: float) -> float:
+        """Pre-training is at the full rate; each of the two phases warms up on its own."""
+        step, first = self.progress.step, self.settings.pretrain.steps
+        adam = self.settings.optimizer
+        if step < first:
+            return warmup_factor(adam, step)
+        return warmup_factor(adam, step - first) * lr_factor(adam, self.length.after(first, done))
 
     def _begin(self) -> None:
         run, settings = self.run, self.settings
@@ -235,7 +243,7 @@ class Trainer:
             if is_main:
                 is_best = judges and self._judge(losses)  # which saves a new best
                 if saves and not is_best:
-                    self.keeper.save(progress, losses)
+                    self._keep(losses)
         if self.record is not None and (samples or saves or judges):
             self.record.update(progress, done)
         if self.judging.may_stop(progress.step):
@@ -272,10 +280,14 @@ class Trainer:
         if not self.accelerator.is_main_process:
             return
         try:
-            self.keeper.save(self.progress, losses, at_once)
+            self._keep(losses, at_once)
         except SavingFailed as error:
             kept = f"what was saved before in {self.run.checkpoints} is good"
             raise TrainingFailed(f"{error}; {kept}") from error
+
+    def _keep(self, losses: Mapping[str, Any], at_once: bool = False) -> None:
+        self.samples.set_styles(self.averaged)
+        self.keeper.save(self.progress, losses, at_once)
 
     def _judge(self, losses: Mapping[str, Any] | None = None) -> bool:
         """Judge both generators; a new best is saved, with ``losses``, unless the run's end has been."""
@@ -283,13 +295,14 @@ class Trainer:
         def save(metric: str, value: float) -> bool:
             try:
                 if losses is not None:
-                    self.keeper.save(self.progress, losses, at_once=True)
+                    self._keep(losses, at_once=True)
             except SavingFailed as error:
                 self.bar.say(f"{error}; it would have been the best so far; training goes on")
                 return False
             mark_best(self.run.checkpoints, self.progress.step, metric, value)
             return True
 
+        self.samples.set_styles(self.averaged)
         is_best, lines = self.judging.judge(self.averaged, self.progress, save)
         for line in lines:
             self.tracking.log_evaluation(line, self.progress.step)

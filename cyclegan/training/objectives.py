@@ -1,15 +1,28 @@
 """What the generators and the discriminators minimize (CycleGAN §3 and §5.2, "identity")."""
 
+from collections.abc import Callable, Iterator, Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from cyclegan.config import LossSettings
 from cyclegan.errors import BadInput, nearest
-from cyclegan.losses import ADVERSARIAL, AdversarialLoss, gradient_penalty, r1_penalty
+from cyclegan.losses import (
+    ADVERSARIAL,
+    AdversarialLoss,
+    Scores,
+    gradient_penalty,
+    r1_penalty,
+    scales,
+    zero_centred_penalty,
+)
+from cyclegan.training.views import PLAIN, View, between
 
 Losses = dict[str, Tensor]
+Judge = Callable[[Tensor], Scores]
 
 
 def adversarial_loss(name: str) -> AdversarialLoss:
@@ -21,11 +34,36 @@ def adversarial_loss(name: str) -> AdversarialLoss:
     return ADVERSARIAL[name]
 
 
-def apply_to_both(network: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def apply_to_both(network: nn.Module, x: Tensor, y: Tensor) -> tuple[Scores, Scores]:
     """network(x), network(y): in one pass where images do not influence each other, else in two."""
     if any(isinstance(module, _BatchNorm) for module in network.modules()):
         return network(x), network(y)
-    return network(torch.cat([x, y])).split([len(x), len(y)])
+    both = network(torch.cat([x, y]))
+    if isinstance(both, tuple):  # several scales
+        first, second = zip(*(scores.split([len(x), len(y)]) for scores in both), strict=True)
+        return first, second
+    return both.split([len(x), len(y)])
+
+
+def takes_reference(network: nn.Module) -> bool:
+    """Whether a generator is given a picture of its target domain beside each image."""
+    return getattr(network, "takes_reference", False)
+
+
+def in_the_style_of(network: nn.Module, reference: Tensor) -> nn.Module:
+    """The generator with the references of a batch, where it takes some; else as it is."""
+    return _Styled(network, reference) if takes_reference(network) else network
+
+
+class _Styled(nn.Module):
+    """A generator of images alone; where two batches come as one, each has all the references."""
+
+    def __init__(self, network: nn.Module, reference: Tensor) -> None:
+        super().__init__()
+        self.network, self.reference = network, reference
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(images, self.reference.repeat(len(images) // len(self.reference), 1, 1, 1))
 
 
 class GeneratorObjective(nn.Module):
@@ -43,36 +81,80 @@ class GeneratorObjective(nn.Module):
         self.adversarial = adversarial_loss(settings.adversarial).generator
 
     def forward(
-        self, real_a: Tensor, real_b: Tensor, D_A: nn.Module, D_B: nn.Module
+        self, real_a: Tensor, real_b: Tensor, D_A: Judge, D_B: Judge, masks: tuple[Tensor, ...] = ()
     ) -> tuple[Tensor, Losses, Tensor, Tensor]:
         """Losses of a batch.
 
         Args:
             real_a, real_b: (N, C, H, W) in [-1, 1].
             D_A, D_B: discriminators whose parameters require no gradient.
+            masks: of ``real_a`` and of ``real_b`` while pre-training, each (N, 1, H, W).
 
         Returns:
             The weighted sum, each loss by name before weighting, and ``fake_a``, ``fake_b``.
         """
+        if masks:
+            return self._complete(real_a, real_b, *masks)
         w = self.settings
         losses: Losses = {}
+        G_AB, G_BA = in_the_style_of(self.G_AB, real_b), in_the_style_of(self.G_BA, real_a)
         if w.lambda_identity_b > 0:
-            fake_b, idt_b = apply_to_both(self.G_AB, real_a, real_b)
+            fake_b, idt_b = apply_to_both(G_AB, real_a, real_b)
             losses["identity_b"] = F.l1_loss(idt_b, real_b)
         else:
-            fake_b = self.G_AB(real_a)
+            fake_b = G_AB(real_a)
         if w.lambda_identity_a > 0:
-            fake_a, idt_a = apply_to_both(self.G_BA, real_b, real_a)
+            fake_a, idt_a = apply_to_both(G_BA, real_b, real_a)
             losses["identity_a"] = F.l1_loss(idt_a, real_a)
         else:
-            fake_a = self.G_BA(real_b)
-        rec_a, rec_b = self.G_BA(fake_b), self.G_AB(fake_a)
+            fake_a = G_BA(real_b)
+        rec_a, rec_b = G_BA(fake_b), G_AB(fake_a)
         losses["cycle_a"] = F.l1_loss(rec_a, real_a)
         losses["cycle_b"] = F.l1_loss(rec_b, real_b)
-        losses["adversarial_ab"] = self.adversarial(D_B(fake_b))
-        losses["adversarial_ba"] = self.adversarial(D_A(fake_a))
-        total = torch.stack([getattr(w, f"lambda_{name}") * loss for name, loss in losses.items()]).sum()
+        losses["adversarial_ab"] = self._deceive(D_B(fake_b))
+        losses["adversarial_ba"] = self._deceive(D_A(fake_a))
+        losses.update(self._style_codes(real_a, fake_a, real_b, fake_b))
+        total = torch.stack([_weight(w, name) * loss for name, loss in losses.items()]).sum()
         return total, losses, fake_a, fake_b
+
+    def _deceive(self, scores: Scores) -> Tensor:
+        # Summed over scales (pix2pixHD, eq. 3).
+        return torch.stack([self.adversarial(each) for each in scales(scores)]).sum()
+
+    def _style_codes(self, real_a: Tensor, fake_a: Tensor, real_b: Tensor, fake_b: Tensor) -> Losses:
+        """A fake has its reference's style code (StarGAN v2, Choi et al. 2020, eq. 2), or it is ignored."""
+        losses: Losses = {}
+        for name, network, fake, reference in (
+            ("style_code_ab", self.G_AB, fake_b, real_b),
+            ("style_code_ba", self.G_BA, fake_a, real_a),
+        ):
+            if takes_reference(network) and self.settings.lambda_style_code > 0:
+                wanted = network.style_of(reference).detach()
+                # The encoder judges and takes no gradient: one that gives all the same code would please it.
+                encoder = {key: value.detach() for key, value in network.encoder.named_parameters()}
+                losses[name] = F.l1_loss(functional_call(network.encoder, encoder, fake), wanted)
+        return losses
+
+    def _complete(
+        self, real_a: Tensor, real_b: Tensor, mask_a: Tensor, mask_b: Tensor
+    ) -> tuple[Tensor, Losses, Tensor, Tensor]:
+        """Both generators complete masked pictures of both domains (UVCGAN §3.3)."""
+        whole = torch.cat([real_a, real_b])
+        masked = whole * torch.cat([mask_a, mask_b])
+        losses, made = {}, []
+        for name, network in (("completion_ab", self.G_AB), ("completion_ba", self.G_BA)):
+            reference = (whole,) if takes_reference(network) else ()
+            made.append(network(masked, *reference))
+            losses[name] = F.l1_loss(made[-1], whole)
+        total = torch.stack(list(losses.values())).sum()
+        return total, losses, made[1][: len(real_a)], made[0][len(real_a) :]
+
+
+def _weight(settings: LossSettings, name: str) -> float:
+    # One for both directions.
+    return (
+        settings.lambda_style_code if name.startswith("style_code") else getattr(settings, f"lambda_{name}")
+    )
 
 
 class DiscriminatorObjective(nn.Module):
@@ -83,28 +165,61 @@ class DiscriminatorObjective(nn.Module):
         self.D_A, self.D_B = D_A, D_B
         self.lambda_penalty = settings.lambda_gradient_penalty if settings.adversarial == "wgan-gp" else 0.0
         self.lambda_r1 = settings.lambda_r1
+        self.lambda_zero_centred = settings.lambda_zero_centred
         self.adversarial = adversarial_loss(settings.adversarial).discriminator
 
     def forward(
-        self, real_a: Tensor, fake_a: Tensor, real_b: Tensor, fake_b: Tensor, mix: Tensor
+        self,
+        real_a: Tensor,
+        fake_a: Tensor,
+        real_b: Tensor,
+        fake_b: Tensor,
+        mix: Tensor,
+        views: Mapping[str, View] | None = None,
     ) -> tuple[Tensor, Losses]:
         """Losses on reals and pooled fakes, all (N, C, H, W) in [-1, 1].
 
-        ``mix`` (N, 1, 1, 1) in [0, 1] places the points where wgan-gp's gradient penalty is taken.
+        ``mix`` (N, 1, 1, 1) in [0, 1] places the points between them where gradients are penalized;
+        ``views`` by ``real_a``, ``fake_a``, ``real_b`` and ``fake_b`` say how they are seen.
         """
         losses: Losses = {}
         total = torch.zeros((), device=real_a.device)
-        for name, network, real, fake in (
-            ("D_A", self.D_A, real_a, fake_a),
-            ("D_B", self.D_B, real_b, fake_b),
+        for side, network, real, fake in (
+            ("a", self.D_A, real_a, fake_a),
+            ("b", self.D_B, real_b, fake_b),
         ):
-            losses[name] = self.adversarial(*apply_to_both(network, real, fake))
-            total = total + losses[name]
-            side = name[-1].lower()
-            if self.lambda_penalty > 0:
-                losses[f"gradient_penalty_{side}"] = gradient_penalty(network, real, fake, mix)
-                total = total + self.lambda_penalty * losses[f"gradient_penalty_{side}"]
-            if self.lambda_r1 > 0:
-                losses[f"r1_{side}"] = r1_penalty(network, real)
-                total = total + self.lambda_r1 * losses[f"r1_{side}"]
+            view_real, view_fake = ((views or {}).get(f"{kind}_{side}", PLAIN) for kind in ("real", "fake"))
+            real, fake = view_real.seen(real), view_fake.seen(fake)
+            losses[f"D_{side.upper()}"] = self._discriminate(network, real, fake, view_real, view_fake)
+            total = total + losses[f"D_{side.upper()}"]
+            for name, weight, penalty in self._penalties(network, real, fake, mix, view_real, view_fake):
+                losses[f"{name}_{side}"] = penalty
+                total = total + weight * penalty
         return total, losses
+
+    def _discriminate(
+        self, network: nn.Module, real: Tensor, fake: Tensor, view_real: View, view_fake: View
+    ) -> Tensor:
+        if view_real.queue is None:
+            judged = apply_to_both(network, real, fake)
+        else:
+            judged = view_real.scores(network, real), view_fake.scores(network, fake)
+        pairs = zip(*(scales(scores) for scores in judged), strict=True)
+        return torch.stack([self.adversarial(*pair) for pair in pairs]).sum()
+
+    def _penalties(
+        self, network: nn.Module, real: Tensor, fake: Tensor, mix: Tensor, view_real: View, view_fake: View
+    ) -> Iterator[tuple[str, float, Tensor]]:
+        """Name, weight and value of each that the settings ask for."""
+        at_real, amid = network, network
+        if view_real.queue is not None:
+            others, mixed = view_real.queue.features, between(view_real, view_fake, mix)
+            at_real = lambda x: network.judge(x, others)[0]  # noqa: E731
+            amid = lambda x: network.judge(x, mixed)[0]  # noqa: E731
+        if self.lambda_penalty > 0:
+            yield "gradient_penalty", self.lambda_penalty, gradient_penalty(amid, real, fake, mix)
+        if self.lambda_zero_centred > 0:
+            penalty = zero_centred_penalty(amid, real, fake, mix)
+            yield "zero_centred", self.lambda_zero_centred, penalty
+        if self.lambda_r1 > 0:
+            yield "r1", self.lambda_r1, r1_penalty(at_real, real)

@@ -15,10 +15,9 @@ from cyclegan.errors import shown
 from cyclegan.training.checkpoint import Progress, checkpoints, truncate_metrics
 from cyclegan.training.outcome import TrainingFailed
 from cyclegan.training.run import Run
+from cyclegan.training.step import FAR
 
 TROUBLE = "trouble.jsonl"
-# After going back, samples come from positions that no run reaches: all that chance decides is drawn anew.
-_FAR = 2**32
 
 
 class Recovery:
@@ -50,8 +49,11 @@ class Recovery:
 
     @property
     def shift(self) -> int:
-        """What is added to the positions of samples; whole batches, so that steps stay steps."""
-        return self.setbacks * self.batch_size * _FAR
+        """What is added to the positions of samples: no run reaches them, so that all is drawn anew.
+
+        Whole batches, so that steps stay steps.
+        """
+        return self.setbacks * self.batch_size * FAR
 
     def after(
         self,

@@ -25,6 +25,7 @@ from cyclegan.training.checkpoint import (
     verify,
 )
 from cyclegan.training.launch import is_of_this_launch
+from cyclegan.training.step import network_settings
 
 RUNS = Path("runs")
 GENERATORS = {"G_AB": "AtoB", "G_BA": "BtoA"}
@@ -176,12 +177,12 @@ def export_generators(
     titles = {"A": "A", "B": "B"}
     if domain.card is not None:
         titles = {"A": domain.card.a.title, "B": domain.card.b.title}
-    chosen = settings.generator.model_dump(exclude_none=True)
+    chosen, given = network_settings(settings, "generator")
     for name, direction in GENERATORS.items():
         network = networks[name]
-        arguments = network_arguments(network, {**chosen, "channels": settings.data.channels})
+        arguments = network_arguments(network, given)
         config = GeneratorConfig(
-            network=NetworkConfig(name=settings.generator.name, arguments=arguments),
+            network=NetworkConfig(name=chosen, arguments=arguments),
             channels=settings.data.channels,
             size=settings.size,
             multiple_of=network.multiple_of,

@@ -13,6 +13,7 @@ from cyclegan.datasets.domain import Domain
 from cyclegan.errors import BadInput
 from cyclegan.images import read_image, resize, to_tensor
 from cyclegan.reporting.grids import sample_grid
+from cyclegan.training.objectives import takes_reference
 
 
 class Samples:
@@ -33,9 +34,9 @@ class Samples:
         """real, fake, rec and identity for both directions, and the true picture where there is one."""
         G_AB, G_BA = networks["G_AB"].eval(), networks["G_BA"].eval()
         with autocast:
-            fake_b, fake_a = G_AB(self.real_a), G_BA(self.real_b)
-            rec_a, rec_b = G_BA(fake_b), G_AB(fake_a)
-            idt_a, idt_b = G_BA(self.real_a), G_AB(self.real_b)
+            fake_b, fake_a = self._b(G_AB, self.real_a), self._a(G_BA, self.real_b)
+            rec_a, rec_b = self._a(G_BA, fake_b), self._b(G_AB, fake_a)
+            idt_a, idt_b = self._a(G_BA, self.real_a), self._b(G_AB, self.real_b)
         self.translated = {
             "AtoB": (self.real_a, fake_b, self.real_b),
             "BtoA": (self.real_b, fake_a, self.real_a),
@@ -52,6 +53,25 @@ class Samples:
         forth += [("rec_a", rec_a), ("idt_a", idt_a)]
         back += [("rec_b", rec_b), ("idt_b", idt_b)]
         return sample_grid([forth, back])
+
+    def _a(self, network: nn.Module, images: Tensor) -> Tensor:
+        return _rendered(network, images, self.real_a)
+
+    def _b(self, network: nn.Module, images: Tensor) -> Tensor:
+        return _rendered(network, images, self.real_b)
+
+    def set_styles(self, networks: Mapping[str, nn.Module]) -> None:
+        """Generators that take references are saved with the mean style of these images of their target."""
+        for name, pictures in (("G_AB", self.real_b), ("G_BA", self.real_a)):
+            if takes_reference(networks[name]):
+                networks[name].use_style_of(pictures)
+
+
+def _rendered(network: nn.Module, images: Tensor, references: Tensor) -> Tensor:
+    """Each image in the style of another of the references, where the generator takes some."""
+    if not takes_reference(network):
+        return network(images)
+    return network(images, references[torch.arange(len(images)) % len(references)])
 
 
 def diversity(real: Tensor, fake: Tensor) -> float:

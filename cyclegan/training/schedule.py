@@ -8,13 +8,20 @@ from cyclegan.config import OptimizerSettings, TrainSettings
 def lr_factor(settings: OptimizerSettings, done: float) -> float:
     """Share of the full rate when the share ``done`` (0 to 1) of the run lies behind.
 
-    Full until ``decay_from``, then to 0 at the end: straight (CycleGAN §7.1, 100 epochs of 200) or
-    along half a cosine (Loshchilov and Hutter 2017, eq. 5).
+    Full until ``decay_from``, then to ``decay_to`` at the end: straight (CycleGAN §7.1, 100 epochs of 200)
+    or along half a cosine (Loshchilov and Hutter 2017, eq. 5), which with ``decay_from`` 0 is PyTorch's
+    CosineAnnealingLR.
     """
     if settings.schedule == "constant" or done <= settings.decay_from:
         return 1.0
     share = min(1.0, (done - settings.decay_from) / (1 - settings.decay_from))
-    return 1 - share if settings.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * share))
+    left = 1 - share if settings.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * share))
+    return settings.decay_to + (1 - settings.decay_to) * left
+
+
+def warmup_factor(settings: OptimizerSettings, step: int) -> float:
+    """Share of the rate in the step after ``step`` steps: straight up to 1 (Goyal et al. 2017, §2.2)."""
+    return min(1.0, (step + 1) / settings.warmup_steps) if settings.warmup_steps else 1.0
 
 
 class Length:
@@ -36,3 +43,11 @@ class Length:
         by_steps = step / self.steps if self.steps else 0.0
         by_time = minutes / self.minutes if self.minutes else 0.0
         return min(1.0, max(by_steps, by_time))
+
+    def after(self, first: int, done: float) -> float:
+        """Share of what follows the ``first`` steps, when the share ``done`` of the whole lies behind.
+
+        Where the clock alone ends a run nobody knows what share they are: then it is ``done``.
+        """
+        begin = min(1.0, first / self.steps) if self.steps else 0.0
+        return max(0.0, (done - begin) / (1 - begin)) if begin < 1 else 0.0

@@ -16,7 +16,7 @@ from cyclegan.training.step import NAMES, CycleGANStep
 def state_of(
     step: CycleGANStep, averaged: Mapping[str, nn.Module], meter: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Networks and their averages, optimizers, image pools, random states and, for fp16, the scaler.
+    """Networks and their averages, optimizers, pools, queues, random states and, for fp16, the scaler.
 
     The rate and the sampler's place are functions of the progress. ``meter`` holds the losses since the
     log's last line, so that the next one is what it would have been.
@@ -29,6 +29,7 @@ def state_of(
         "optimizer_D": step.optimizer_D.state_dict(),
         "pool_a": step.pool_a.state(),
         "pool_b": step.pool_b.state(),
+        "queues": {kind: queue.state() for kind, queue in step.queues.items()},
         "scaler": None if scaler is None else scaler.state_dict(),
         "meter": meter,
         "random": random_states(),
@@ -57,6 +58,8 @@ def restore(
     step.optimizer_D.load_state_dict(state["optimizer_D"])
     step.pool_a.load(state["pool_a"], device)
     step.pool_b.load(state["pool_b"], device)
+    for kind, queue in step.queues.items():
+        queue.load(state["queues"][kind], device)
     if scaler is not None and state["scaler"] is not None:
         scaler.load_state_dict(state["scaler"])
     meter.load(state["meter"])

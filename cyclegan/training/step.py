@@ -1,7 +1,9 @@
 """One step of CycleGAN: both generators together, then both discriminators (CycleGAN §4)."""
 
 import contextlib
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -10,14 +12,27 @@ from torch import Tensor, nn
 from cyclegan import chance
 from cyclegan.config import TrainSettings
 from cyclegan.errors import BadInput
-from cyclegan.networks import build
+from cyclegan.losses import Scores
+from cyclegan.networks import build, fitted
 from cyclegan.networks.layers import initialize
+from cyclegan.training.feature_queue import FeatureQueue
 from cyclegan.training.guard import Guard
 from cyclegan.training.image_pool import ImagePool
 from cyclegan.training.objectives import DiscriminatorObjective, GeneratorObjective, Losses
+from cyclegan.training.pretraining import masks
+from cyclegan.training.views import View, augmentation_draws
 
 NAMES = ("G_AB", "G_BA", "D_A", "D_B")
+KINDS = ("real_a", "fake_a", "real_b", "fake_b")  # of images that discriminators judge
+FAR = 2**32  # steps by which positions move when training goes back (``Recovery``); no run is so long
 Batch = Mapping[str, Tensor]
+
+
+def network_settings(settings: TrainSettings, kind: str) -> tuple[str, dict[str, Any]]:
+    """Name and arguments of the generators or the discriminators, with what the training size decides."""
+    chosen = getattr(settings, kind).model_dump(exclude_none=True)
+    name = chosen.pop("name")
+    return name, fitted(kind, name, {"channels": settings.data.channels, **chosen}, settings.size)
 
 
 def build_networks(settings: TrainSettings) -> dict[str, nn.Module]:
@@ -25,10 +40,10 @@ def build_networks(settings: TrainSettings) -> dict[str, nn.Module]:
     networks = {}
     for name in NAMES:
         kind = "generator" if name.startswith("G") else "discriminator"
-        chosen = getattr(settings, kind).model_dump(exclude_none=True)
+        chosen, arguments = network_settings(settings, kind)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(chance.seed_for(settings.seed, f"weights {name}", 0) % 2**63)
-            network = build(kind, chosen.pop("name"), {"channels": settings.data.channels, **chosen})
+            network = build(kind, chosen, arguments)
             networks[name] = initialize(network)
         if kind == "generator" and settings.size % network.multiple_of:
             raise BadInput(
@@ -48,6 +63,8 @@ class CycleGANStep:
         self.guard = Guard(accelerator, self.networks)
         self.pool_a = ImagePool(settings.pool_size, settings.seed, "A")
         self.pool_b = ImagePool(settings.pool_size, settings.seed, "B")
+        size = getattr(networks["D_A"], "queue", 0)
+        self.queues = {kind: FeatureQueue(size) for kind in KINDS} if size else {}
         adam = settings.optimizer
         betas = (adam.beta1, adam.beta2)
         generators = GeneratorObjective(networks["G_AB"], networks["G_BA"], settings.losses)
@@ -79,6 +96,11 @@ class CycleGANStep:
         for group in self.optimizer_D.param_groups:
             group["lr"] = self.lr_D * lr_factor
         losses: Losses = {}
+        number = int(parts[0]["position"][0]) // self.settings.batch_size
+        pretraining = number % FAR < self.settings.pretrain.steps
+        if number % FAR == self.settings.pretrain.steps > 0:
+            # The translation begins with the weights, not with Adam's memory of another task.
+            self.optimizer_G.state.clear()
 
         # min over G_AB, G_BA; the discriminators judge and take no gradient.
         D_A, D_B = self.networks["D_A"], self.networks["D_B"]
@@ -87,10 +109,13 @@ class CycleGANStep:
         self.optimizer_G.zero_grad()
         for batch, synchronize in self._parts(parts, self.generators):
             # Dropout draws from torch's own generator; every process, and every part, draws this step's mask.
-            step = int(batch["position"][0]) // self.settings.batch_size
-            torch.manual_seed(chance.seed_for(self.settings.seed, "dropout", step) % 2**63)
+            torch.manual_seed(chance.seed_for(self.settings.seed, "dropout", number) % 2**63)
+            judges = [self._judge(name, batch) for name in ("D_A", "D_B")]
+            masked = self._masks(batch) if pretraining else ()
             with synchronize:
-                total, found, fake_a, fake_b = self.generators(batch["real_a"], batch["real_b"], D_A, D_B)
+                total, found, fake_a, fake_b = self.generators(
+                    batch["real_a"], batch["real_b"], *judges, masked
+                )
                 self.accelerator.backward(total / len(parts))
             fakes.append((fake_a.detach(), fake_b.detach()))
             _add(losses, found, len(parts))
@@ -98,6 +123,8 @@ class CycleGANStep:
             return losses
         self.optimizer_G.step()
         self.guard.applied("G", self.optimizer_G)
+        if pretraining:
+            return losses
 
         # min over D_A, D_B, on reals and on fakes from the pools.
         require_gradient((D_A, D_B), True)
@@ -118,12 +145,42 @@ class CycleGANStep:
             fake_b = self._pooled(self.pool_b, fake_b, batch["position"], update)
             with synchronize:
                 mix = self._mix(batch["position"])
-                total, found = self.discriminators(batch["real_a"], fake_a, batch["real_b"], fake_b, mix)
+                views = {kind: self._view(kind, batch["position"], update) for kind in KINDS}
+                total, found = self.discriminators(
+                    batch["real_a"], fake_a, batch["real_b"], fake_b, mix, views
+                )
                 self.accelerator.backward(total / len(parts))
             _add(losses, found, count)
-        if self.guard.allows("D", self.discriminators.parameters(), losses):
+        allowed = self.guard.allows("D", self.discriminators.parameters(), losses)
+        if allowed:
             self.optimizer_D.step()
             self.guard.applied("D", self.optimizer_D)
+        for queue in self.queues.values():
+            if allowed:
+                queue.commit(self.accelerator.gather)
+            else:
+                queue.drop()
+
+    def _view(self, kind: str, positions: Tensor, update: int | None) -> View:
+        """How a discriminator sees images; ``update`` is None where the generators look on, and learn."""
+        policy, draws = self.settings.losses.diff_augment, []
+        if policy:
+            draws = augmentation_draws(
+                self.settings.seed, kind, -1 if update is None else update, positions.tolist()
+            )
+        return View(policy, draws, self.queues.get(kind), None if update is None else positions)
+
+    def _judge(self, name: str, batch: Batch) -> Callable[[Tensor], Scores]:
+        """A discriminator as the generators meet it: fakes in, scores out."""
+        view = self._view(f"fake_{name[-1].lower()}", batch["position"], None)
+        network = self.networks[name]
+        return lambda fakes: view.scores(network, view.seen(fakes))
+
+    def _masks(self, batch: Batch) -> tuple[Tensor, ...]:
+        settings = self.settings
+        make = functools.partial(masks, settings.pretrain, settings.seed)
+        places, device = batch["position"].tolist(), batch["position"].device
+        return tuple(make(side, places, settings.size).to(device) for side in "AB")
 
     def _parts(self, parts: Sequence[Batch], model: nn.Module):
         """Each part, with a context in which processes exchange gradients after the last one only."""

@@ -35,6 +35,7 @@ from cyclegan.translation.folder import FolderTranslation
 from cyclegan.translation.options import FolderOptions, Tiling
 from cyclegan.translation.plan import plan
 from cyclegan.translation.provenance import Label
+from cyclegan.translation.reference import reference_backend
 from cyclegan.translation.shares import Share
 from cyclegan.translation.tiling.source import ArraySource, assembled
 from cyclegan.translation.tiling.strategy import Tiler
@@ -76,6 +77,7 @@ class Translator:
         self.config = config
         self.label = label or Label.of(config, self.backend.weights_sha256)
         self.saved_in: Path | None = None
+        self.reference_sha256: str | None = None
         self.tiling = tiling
         self.tiler = _tiler(self.backend, tiling)
 
@@ -87,6 +89,7 @@ class Translator:
         backend: BackendName = "torch",
         precision: Precision = "auto",
         tiling: Tiling = DEFAULT_TILING,
+        reference: Path | None = None,
     ) -> "Translator":
         """Load a saved generator.
 
@@ -97,23 +100,29 @@ class Translator:
             backend: what computes (``open_backend``).
             precision: ``auto`` is the fastest that the machine and the backend have; ``fp32`` is exact.
             tiling: how images are cut that memory cannot hold.
+            reference: the picture whose style the translations are to have, for a generator that takes one;
+                default the mean style of its target. Computed by torch.
 
         Raises:
-            BadInput: there is no whole generator, or the backend is not to be had.
+            BadInput: there is no whole generator, the backend is not to be had, or the reference is none.
         """
         path = locate(generator)
         if tiling.method == "exact" and precision == "auto":
             precision = "fp32"
-        opened = open_backend(path, backend, precision, device)
+        if reference is not None:
+            opened = reference_backend(path, backend, precision, device, reference)
+        else:
+            opened = open_backend(path, backend, precision, device)
         digest = sha256_of(path / CONFIG) if path.is_dir() else None
         label = Label.of(opened.config, opened.weights_sha256, digest)
         translator = cls(opened, opened.config, label=label, tiling=tiling)
         translator.saved_in = path if path.is_dir() else None
+        translator.reference_sha256 = None if reference is None else sha256_of(reference)
         return translator
 
     def settings(self, options: FolderOptions) -> dict[str, Any]:
         """What besides the generator and the input decides on a file's bytes; manifest.jsonl keeps it."""
-        return {
+        facts = {
             "size": options.size,
             "backend": self.backend.name,
             "precision": self.backend.precision,
@@ -121,6 +130,7 @@ class Translator:
             "format": options.format,
             "quality": options.quality,
         }
+        return facts if self.reference_sha256 is None else {**facts, "reference": self.reference_sha256}
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the generator as a folder that ``from_pretrained`` and the Hub take.
@@ -271,6 +281,11 @@ class Translator:
         if target.suffix.lower() not in TIFF_SUFFIXES or self.tiler is None or options.signer is not None:
             raise BadImage(
                 f"{source}: is larger than memory should hold; write it as TIFF, with torch, unsigned"
+            )
+        if self.tiler.whole_only:
+            raise BadImage(
+                f"{source}: is larger than memory should hold, and this generator attends to the whole image "
+                "at once; give it with --size, or take --tiling naive, with seams"
             )
         opened = TiffSource(source, self.config.channels)
         try:

@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from cyclegan.errors import BadInput
+from cyclegan.networks.attention import attends_to_all
 from cyclegan.translation.options import Tiling
 from cyclegan.translation.tiling.exact import exact_bands
 from cyclegan.translation.tiling.memory import bytes_per_pixel, memory_bytes
@@ -27,6 +29,9 @@ class Tiler:
         network: in evaluation mode, on its device; in fp32 where ``tiling.method`` is ``exact``.
         channels: of its images.
         multiple_of: what it needs their height and width to be.
+
+    Raises:
+        BadInput: tiles are asked for, and the network attends to the whole image at once.
     """
 
     def __init__(
@@ -34,6 +39,13 @@ class Tiler:
     ) -> None:
         self.network, self.channels, self.multiple_of, self.tiling = network, channels, multiple_of, tiling
         self.device = device
+        # Attention has no halo, and no number that could be gathered first: tiles cannot agree.
+        self.whole_only = attends_to_all(network) and tiling.method != "naive"
+        if self.whole_only and (tiling.method is not None or isinstance(tiling.tile, int)):
+            raise BadInput(
+                f"--tile, --tiling: {type(network).__name__} attends to the whole image at once, which no "
+                "tile shows; leave them out, give smaller images (--size), or take --tiling naive, with seams"
+            )
 
     @functools.cached_property
     def per_pixel(self) -> float:
@@ -43,7 +55,7 @@ class Tiler:
     def applies(self, height: int, width: int) -> bool:
         """Whether an image of this size goes in tiles."""
         tiling = self.tiling
-        if tiling.tile == "off":
+        if tiling.tile == "off" or self.whole_only:
             return False
         if tiling.tile != "auto":
             return max(height, width) > tiling.tile

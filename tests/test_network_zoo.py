@@ -1,0 +1,170 @@
+"""Every registered generator: saved, loaded, exported, translating; gradients; tiles."""
+
+import functools
+
+import numpy as np
+import pytest
+import torch
+from generators import generator_config
+
+from cyclegan import Translator
+from cyclegan.artifacts import NetworkConfig, load_generator, network_arguments, save_generator
+from cyclegan.errors import BadInput
+from cyclegan.networks import DISCRIMINATORS, GENERATORS, build, fitted
+from cyclegan.networks.layers import initialize
+from cyclegan.translation.options import Tiling
+
+SMALL = {"filters": 4, "features": 16, "heads": 2, "blocks": 1}
+ZOO = {
+    "resnet": ("resnet", {"filters": 4, "blocks": 1}),
+    "resnet, attention": ("resnet", {"filters": 4, "blocks": 1, "attention": 4}),
+    "unet": ("unet", {"filters": 4, "depth": 5}),
+    "unet, attention": ("unet", {"filters": 4, "depth": 5, "attention": 8}),
+    "vit_unet": ("vit_unet", {**SMALL, "depth": 3}),
+    "vit_unet, attention": ("vit_unet", {**SMALL, "depth": 2, "attention": 2}),
+    "modnet": ("modnet", {**SMALL, "depth": 3}),
+    "modnet, reference": ("modnet", {**SMALL, "depth": 3, "style": "reference"}),
+    "modnet, attention": ("modnet", {**SMALL, "depth": 2, "attention": 1}),
+}
+JUDGES = {
+    "patchgan": ("patchgan", {"filters": 4, "layers": 2}),
+    "patchgan, attention": ("patchgan", {"filters": 4, "layers": 2, "attention": 4, "spectral_norm": True}),
+    "pixel": ("pixel", {"filters": 4, "attention": 1}),
+    "multiscale": ("multiscale", {"filters": 4, "layers": 2, "scales": 2, "spectral_norm": True}),
+    "batch_statistics": ("batch_statistics", {"filters": 4, "layers": 2, "spectral_norm": True}),
+}
+
+
+def awake(network):
+    """With the gates open that begin at 0, so that nothing behind them is invisible."""
+    for name, parameter in network.named_parameters():
+        if name.rsplit(".", 1)[-1] in ("gate", "gamma"):
+            torch.nn.init.constant_(parameter, 0.7)
+    return network
+
+
+def test_the_tests_know_every_network():
+    assert {name for name, _ in ZOO.values()} == set(GENERATORS)
+    assert {name for name, _ in JUDGES.values()} == set(DISCRIMINATORS)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("zoo")
+
+    @functools.cache
+    def make(kind, channels):
+        name, arguments = ZOO[kind]
+        network = awake(initialize(build("generator", name, {**arguments, "channels": channels}), std=0.2))
+        config = generator_config(
+            network=NetworkConfig(
+                name=name, arguments=network_arguments(network, {**arguments, "channels": channels})
+            ),
+            channels=channels,
+            multiple_of=network.multiple_of,
+        )
+        path = folder / f"{kind} {channels}".replace(", ", "-").replace(" ", "-")
+        save_generator(path, network.state_dict(), config)
+        return path, network.eval()
+
+    return make
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("kind", ZOO)
+def test_it_is_saved_loaded_and_translates_at_two_sizes(saved, kind, channels):
+    path, network = saved(kind, channels)
+    loaded, _ = load_generator(path)
+    images = torch.rand(2, channels, 32, 64) * 2 - 1
+    with torch.no_grad():
+        expected = network(images)
+        assert torch.equal(loaded(images), expected)
+    assert expected.shape == images.shape and expected.abs().max() <= 1
+    assert expected.std() > 1e-3
+    translator = Translator.from_pretrained(path, "cpu", precision="fp32")
+    torch.testing.assert_close(translator(images), expected, atol=1e-5, rtol=0)
+    for height, width in ((32, 32), (37, 50)):
+        picture = np.random.default_rng(0).integers(0, 256, (height, width, channels), dtype=np.uint8)
+        made = translator(picture)
+        assert made.shape == picture.shape and made.dtype == np.uint8
+        assert not np.array_equal(made, picture)
+
+
+@pytest.mark.parametrize(
+    ("kind", "channels"),
+    [("resnet, attention", 1), ("unet", 3), ("vit_unet", 1), ("modnet", 3), ("modnet, reference", 1)],
+)
+def test_it_is_exported_to_onnx(saved, kind, channels, tmp_path):
+    """``export_generator`` compares the file with torch at several sizes before it is there."""
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package)
+    from cyclegan.artifacts.export import export_generator
+
+    path, network = saved(kind, channels)
+    done = export_generator(path, tmp_path / "generator.onnx")
+    assert done.largest < 1e-4 and len({shape[2:] for shape in done.shapes}) >= 2
+    images = torch.rand(1, channels, 32, 96) * 2 - 1
+    exported = Translator.from_pretrained(done.path, "cpu", backend="onnx")
+    with torch.no_grad():
+        torch.testing.assert_close(exported(images), network(images), atol=1e-4, rtol=0)
+
+
+def untouched(network, output):
+    """Parameters that a loss on the output does not change."""
+    parts = output if isinstance(output, tuple) else (output,)
+    torch.stack([(part * torch.randn_like(part)).sum() for part in parts]).sum().backward()
+    return [name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+
+
+@pytest.mark.parametrize("kind", ZOO)
+def test_gradients_reach_every_parameter(kind):
+    name, arguments = ZOO[kind]
+    network = awake(initialize(build("generator", name, arguments), std=0.2))
+    images = torch.randn(2, 3, 32, 32)
+    reference = (torch.randn(2, 3, 32, 32),) if "reference" in kind else ()
+    missed = untouched(network, network(images, *reference))
+    # The mean of a whole channel is what instance norm takes away, and so the bias before it.
+    assert all(name.endswith("bias") for name in missed)
+    if not any(isinstance(module, torch.nn.InstanceNorm2d) for module in network.modules()):
+        # Softmax does not see what is added to all logits of a query.
+        assert not [m for m in missed if not m.endswith(("qkv.bias", "f.bias"))]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("kind", JUDGES)
+def test_gradients_reach_every_parameter_of_a_discriminator(kind, channels):
+    name, arguments = JUDGES[kind]
+    network = awake(
+        initialize(build("discriminator", name, {"channels": channels, "norm": "none", **arguments}), std=0.2)
+    )
+    missed = untouched(network, network(torch.randn(2, channels, 32, 48)))
+    assert not [m for m in missed if not m.endswith("f.bias")]
+
+
+@pytest.mark.parametrize("kind", [kind for kind in ZOO if kind not in ("resnet", "unet")])
+@pytest.mark.parametrize("tiling", [Tiling(32), Tiling(method="dense"), Tiling(method="exact")])
+def test_tiles_are_refused_where_attention_sees_all(saved, kind, tiling):
+    path, _ = saved(kind, 3)
+    with pytest.raises(BadInput, match="attends to the whole image at once.*--size.*--tiling naive"):
+        Translator.from_pretrained(path, "cpu", precision="fp32", tiling=tiling)
+    whole = Translator.from_pretrained(path, "cpu", precision="fp32")
+    assert not whole.goes_in_tiles(10**6, 10**6)
+    naive = Translator.from_pretrained(path, "cpu", precision="fp32", tiling=Tiling(32, method="naive"))
+    assert naive(np.zeros((64, 40, 3), np.uint8)).shape == (64, 40, 3)
+
+
+def test_a_size_decides_what_a_recipe_leaves_open():
+    assert fitted("generator", "unet", {}, 256) == {"depth": 8}
+    assert fitted("generator", "unet", {}, 128) == {"depth": 7}
+    assert fitted("generator", "unet", {}, 96) == {"depth": 5}
+    assert fitted("generator", "unet", {"depth": 6}, 256) == {"depth": 6}
+    assert fitted("generator", "resnet", {"attention": 64}, 256) == {"attention": 4}
+    assert fitted("discriminator", "patchgan", {"attention": 32}, 256) == {"attention": 8}
+    with pytest.raises(BadInput, match="generator.attention: at size 256 no feature map has 60 pixels"):
+        fitted("generator", "resnet", {"attention": 60}, 256)
+    with pytest.raises(BadInput, match=r"no feature map of 1/8 .*it has: all, 1/2, 1/4"):
+        build("generator", "resnet", {"attention": 8})
+    with pytest.raises(BadInput, match="generator.heads: 3 heads do not divide 16 features"):
+        build("generator", "modnet", {**SMALL, "heads": 3})
+    with pytest.raises(BadInput, match="generator.depth: Input should be greater than or equal to 5, not 4"):
+        build("generator", "unet", {"depth": 4})

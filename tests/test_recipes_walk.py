@@ -1,0 +1,146 @@
+"""Every network, loss, schedule and precision with every other, for two steps each at 32 px."""
+
+import itertools
+
+import pytest
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from test_network_zoo import JUDGES, SMALL, ZOO
+from test_step import batch
+
+from cyclegan.config import OptimizerSettings, TrainSettings
+from cyclegan.training.schedule import Length, lr_factor, warmup_factor
+from cyclegan.training.step import CycleGANStep
+
+GENERATORS = {kind: {"name": name, **arguments} for kind, (name, arguments) in ZOO.items()}
+# Recipes name attention by the side of its feature map.
+for kind in ("resnet, attention", "unet, attention", "vit_unet, attention", "modnet, attention"):
+    GENERATORS[kind]["attention"] = 32 // GENERATORS[kind]["attention"]
+DISCRIMINATORS = {kind: {"name": name, **arguments} for kind, (name, arguments) in JUDGES.items()}
+DISCRIMINATORS["patchgan, attention"]["attention"] = 8
+DISCRIMINATORS["pixel"]["attention"] = 32
+LOSSES = {
+    "lsgan": {},
+    "vanilla, r1": {"adversarial": "vanilla", "lambda_r1": 1.0},
+    "hinge, augmented": {"adversarial": "hinge", "diff_augment": ("color", "translation", "cutout")},
+    "wgan-gp": {"adversarial": "wgan-gp"},
+    "zero-centred": {"lambda_zero_centred": 1.0, "lambda_identity_a": 0, "diff_augment": ("cutout",)},
+}
+SCHEDULES = {
+    "linear": {"schedule": "linear", "decay_from": 0},
+    "cosine": {"schedule": "cosine", "decay_from": 0, "decay_to": 0.1},
+    "warm-up": {"schedule": "constant", "warmup_steps": 2},
+}
+
+
+def settings(generator, discriminator, losses, schedule, **more):
+    return TrainSettings(
+        batch_size=2,
+        size=32,
+        steps=4,
+        pool_size=2,
+        generator=generator,
+        discriminator=discriminator,
+        losses=losses,
+        optimizer=schedule,
+        **more,
+    )
+
+
+def last_weight(network):
+    """Of the layer that everything goes through; its bias a wgan's discriminator would not see."""
+    return [p for p in network.parameters() if p.ndim == 4][-1]
+
+
+def two_steps(chosen, precision="no"):
+    AcceleratorState._reset_state(True)
+    step = CycleGANStep(chosen, Accelerator(cpu=True, mixed_precision=precision))
+    before = {name: last_weight(network).clone() for name, network in step.networks.items()}
+    length, losses = Length(chosen, 10), []
+    for number in range(2):
+        done = length.done(number, 0)
+        factor = warmup_factor(chosen.optimizer, number) * lr_factor(chosen.optimizer, done)
+        losses.append(step([batch(seed=number)], factor))
+    assert all(torch.isfinite(loss) for found in losses for loss in found.values())
+    assert all(torch.isfinite(p).all() for net in step.networks.values() for p in net.parameters())
+    moved = {
+        name: not torch.equal(before[name], last_weight(network)) for name, network in step.networks.items()
+    }
+    return step, losses, moved
+
+
+def walk():
+    """Each generator with each discriminator; the others take turns so that every network meets every loss,
+    every schedule and every precision."""
+    for g, generator in enumerate(GENERATORS):
+        for d, discriminator in enumerate(DISCRIMINATORS):
+            losses, schedules = list(LOSSES), list(SCHEDULES)
+            yield (
+                generator,
+                discriminator,
+                losses[(g + d) % 5],
+                schedules[(g + 2 * d) % 3],
+                ("no", "bf16")[d % 2 ^ g % 2],
+            )
+
+
+def check(generator, discriminator, losses, schedule, precision):
+    chosen = settings(
+        GENERATORS[generator], DISCRIMINATORS[discriminator], LOSSES[losses], SCHEDULES[schedule]
+    )
+    _, found, moved = two_steps(chosen, precision)
+    assert all(moved.values()), moved
+    assert ("style_code_ab" in found[0]) == ("reference" in generator)
+
+
+@pytest.mark.parametrize(("generator", "discriminator", "losses", "schedule", "precision"), [*walk()])
+def test_networks_with_losses_schedules_and_precisions(generator, discriminator, losses, schedule, precision):
+    check(generator, discriminator, losses, schedule, precision)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("generator", GENERATORS)
+def test_all_combinations(generator):
+    for rest in itertools.product(DISCRIMINATORS, LOSSES, SCHEDULES, ("no", "bf16")):
+        check(generator, *rest)
+
+
+@pytest.mark.parametrize("kind", GENERATORS)
+def test_generators_with_pretraining(kind):
+    """One step that completes masked pictures, one that translates."""
+    chosen = settings(
+        GENERATORS[kind], {"filters": 4, "layers": 2}, {}, {}, pretrain={"steps": 1, "patch": 8}
+    )
+    _, losses, moved = two_steps(chosen)
+    assert set(losses[0]) == {"completion_ab", "completion_ba"}
+    assert {"adversarial_ab", "D_A"} <= set(losses[1])
+    assert all(moved.values())
+
+
+def test_warm_up_rises_and_stays():
+    adam = OptimizerSettings(warmup_steps=4)
+    assert [warmup_factor(adam, step) for step in range(6)] == [0.25, 0.5, 0.75, 1, 1, 1]
+    assert warmup_factor(OptimizerSettings(), 0) == 1
+
+
+def test_the_cosine_with_an_end_is_pytorchs():
+    adam = OptimizerSettings(schedule="cosine", decay_from=0, decay_to=0.1)
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], 1.0)
+    reference = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 20, eta_min=0.1)
+    for step in range(21):
+        assert lr_factor(adam, step / 20) == pytest.approx(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        reference.step()
+
+
+def test_what_follows_pretraining_has_the_whole_schedule():
+    length = Length(TrainSettings(steps=50, batch_size=1), 10)
+    assert [length.after(10, done) for done in (0.2, 0.6, 1.0)] == pytest.approx([0, 0.5, 1])
+    assert length.after(0, 0.3) == 0.3
+    assert Length(TrainSettings(minutes=5), 10).after(10, 0.3) == 0.3
+
+
+def test_the_settings_that_the_walk_rests_on_are_recipes():
+    """Attention is named in pixels; SMALL is what a recipe may say."""
+    assert TrainSettings(generator={"name": "modnet", **SMALL}).generator.features == 16
