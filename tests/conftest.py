@@ -93,7 +93,7 @@ def trained_run(emoji: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A short run on the default domain with its card, judged; for those who only read it."""
     from accelerate.state import AcceleratorState
 
-    from cyclegan.training.loop import train
+    from cyclegan.training.train import train
 
     folder = tmp_path_factory.mktemp("runs") / "short"
     settings = {

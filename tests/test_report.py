@@ -22,7 +22,8 @@ from cyclegan.reporting.report.curves import MOST_POINTS, chart_data
 from cyclegan.reporting.report.figures import curves, newest
 from cyclegan.reporting.report.folder import read_run, settings_of
 from cyclegan.training import loop, record
-from cyclegan.training.loop import TrainingFailed, train
+from cyclegan.training.outcome import TrainingFailed
+from cyclegan.training.train import train
 
 
 def page_data(html: str) -> dict:
