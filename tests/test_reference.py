@@ -14,7 +14,7 @@ from cyclegan.cli import main
 from cyclegan.datasets.fetch import sha256_of
 from cyclegan.errors import BadInput
 from cyclegan.training.checkpoint import checkpoints, read_checkpoint
-from cyclegan.training.loop import train
+from cyclegan.training.train import train
 
 MODNET = {"name": "modnet", "filters": 4, "depth": 2, "features": 16, "heads": 2, "blocks": 1}
 RECIPE = {
