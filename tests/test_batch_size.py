@@ -75,8 +75,9 @@ def test_the_advice_names_what_fits(tiny):
 
 def test_on_a_cpu_what_a_step_keeps_is_counted(tiny, monkeypatch):
     """By what autograd gives back in the backward pass of four images, added up on its own."""
+    from cyclegan.training.networks import build_networks
     from cyclegan.training.objectives import GeneratorObjective
-    from cyclegan.training.step import build_networks, require_gradient
+    from cyclegan.training.step import require_gradient
 
     settings = tiny(pool_size=0)
     networks = build_networks(settings)

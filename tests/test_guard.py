@@ -13,8 +13,9 @@ from safetensors.torch import load_file
 from cyclegan.config import to_yaml
 from cyclegan.training import loop
 from cyclegan.training.checkpoint import checkpoints
+from cyclegan.training.networks import NAMES
 from cyclegan.training.outcome import TrainingFailed
-from cyclegan.training.step import NAMES, CycleGANStep
+from cyclegan.training.step import CycleGANStep
 from cyclegan.training.train import train
 
 NAN, INF = float("nan"), float("inf")

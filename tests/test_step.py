@@ -11,9 +11,10 @@ from accelerate import Accelerator
 from cyclegan.config import OptimizerSettings, TrainSettings
 from cyclegan.training.ema import update_average
 from cyclegan.training.image_pool import ImagePool
+from cyclegan.training.networks import NAMES, build_networks
 from cyclegan.training.objectives import apply_to_both
 from cyclegan.training.schedule import Length, lr_factor
-from cyclegan.training.step import NAMES, CycleGANStep, build_networks
+from cyclegan.training.step import CycleGANStep
 
 
 def batch(n=2, size=32, seed=0):

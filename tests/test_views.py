@@ -9,8 +9,9 @@ from test_step import batch, gradients, settings
 from cyclegan.config import PretrainSettings
 from cyclegan.losses import diff_augment, gradient_penalty, r1_penalty, zero_centred_penalty
 from cyclegan.training.feature_queue import FeatureQueue
+from cyclegan.training.networks import NAMES
 from cyclegan.training.pretraining import masks
-from cyclegan.training.step import NAMES, CycleGANStep
+from cyclegan.training.step import CycleGANStep
 
 HALF = [0.5] * 7
 

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from cyclegan.config import TrainSettings
 from cyclegan.errors import BadInput
+from cyclegan.training.networks import build_networks
 from cyclegan.training.objectives import DiscriminatorObjective, GeneratorObjective
-from cyclegan.training.step import build_networks, require_gradient
+from cyclegan.training.step import require_gradient
 from cyclegan.translation.tiling.memory import memory_bytes
 
 LARGEST = 256  # images at once in a process; past it the published rates mean nothing any more

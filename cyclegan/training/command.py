@@ -15,9 +15,9 @@ from cyclegan.errors import BadInput, nearest
 from cyclegan.reporting.trackers import PACKAGES, check_trackers
 from cyclegan.training.changes import with_meant
 from cyclegan.training.checkpoint import is_checkpoint
+from cyclegan.training.networks import build_networks
 from cyclegan.training.objectives import adversarial_loss
 from cyclegan.training.run import find_run
-from cyclegan.training.step import build_networks
 
 PROG = "cyclegan train"
 

@@ -25,7 +25,7 @@ from cyclegan.training.checkpoint import (
     verify,
 )
 from cyclegan.training.launch import is_of_this_launch
-from cyclegan.training.step import network_settings
+from cyclegan.training.networks import network_settings
 
 RUNS = Path("runs")
 GENERATORS = {"G_AB": "AtoB", "G_BA": "BtoA"}

@@ -10,7 +10,8 @@ from cyclegan.errors import BadInput
 from cyclegan.training.chance_state import random_states
 from cyclegan.training.checkpoint import Progress, read_checkpoint
 from cyclegan.training.meter import Meter
-from cyclegan.training.step import NAMES, CycleGANStep
+from cyclegan.training.networks import NAMES
+from cyclegan.training.step import CycleGANStep
 
 
 def state_of(

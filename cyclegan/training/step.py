@@ -3,7 +3,6 @@
 import contextlib
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -11,46 +10,18 @@ from torch import Tensor, nn
 
 from cyclegan import chance
 from cyclegan.config import TrainSettings
-from cyclegan.errors import BadInput
 from cyclegan.losses import Scores
-from cyclegan.networks import build, fitted
-from cyclegan.networks.layers import initialize
 from cyclegan.training.feature_queue import FeatureQueue
 from cyclegan.training.guard import Guard
 from cyclegan.training.image_pool import ImagePool
+from cyclegan.training.networks import build_networks
 from cyclegan.training.objectives import DiscriminatorObjective, GeneratorObjective, Losses
 from cyclegan.training.pretraining import masks
 from cyclegan.training.views import View, augmentation_draws
 
-NAMES = ("G_AB", "G_BA", "D_A", "D_B")
 KINDS = ("real_a", "fake_a", "real_b", "fake_b")  # of images that discriminators judge
 FAR = 2**32  # steps by which positions move when training goes back (``Recovery``); no run is so long
 Batch = Mapping[str, Tensor]
-
-
-def network_settings(settings: TrainSettings, kind: str) -> tuple[str, dict[str, Any]]:
-    """Name and arguments of the generators or the discriminators, with what the training size decides."""
-    chosen = getattr(settings, kind).model_dump(exclude_none=True)
-    name = chosen.pop("name")
-    return name, fitted(kind, name, {"channels": settings.data.channels, **chosen}, settings.size)
-
-
-def build_networks(settings: TrainSettings) -> dict[str, nn.Module]:
-    """The four networks, their first weights drawn from N(0, 0.02) by the run's seed."""
-    networks = {}
-    for name in NAMES:
-        kind = "generator" if name.startswith("G") else "discriminator"
-        chosen, arguments = network_settings(settings, kind)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(chance.seed_for(settings.seed, f"weights {name}", 0) % 2**63)
-            network = build(kind, chosen, arguments)
-            networks[name] = initialize(network)
-        if kind == "generator" and settings.size % network.multiple_of:
-            raise BadInput(
-                f"size: must be a multiple of {network.multiple_of} for the generator "
-                f"{settings.generator.name!r}, not {settings.size}"
-            )
-    return networks
 
 
 class CycleGANStep:
