@@ -1,7 +1,5 @@
 """Every network, loss, schedule and precision with every other, for two steps each at 32 px."""
 
-import itertools
-
 import pytest
 import torch
 from accelerate import Accelerator
@@ -97,13 +95,6 @@ def check(generator, discriminator, losses, schedule, precision):
 @pytest.mark.parametrize(("generator", "discriminator", "losses", "schedule", "precision"), [*walk()])
 def test_networks_with_losses_schedules_and_precisions(generator, discriminator, losses, schedule, precision):
     check(generator, discriminator, losses, schedule, precision)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("generator", GENERATORS)
-def test_all_combinations(generator):
-    for rest in itertools.product(DISCRIMINATORS, LOSSES, SCHEDULES, ("no", "bf16")):
-        check(generator, *rest)
 
 
 @pytest.mark.parametrize("kind", GENERATORS)

@@ -196,7 +196,7 @@ def test_the_report_is_made_again_from_the_folder_alone(copied, trained_run, mon
     monkeypatch.chdir(tmp_path)
     # Neither the data nor the project's recipes and cards are where the run was made.
     monkeypatch.setenv("CYCLEGAN_DATASETS", str(tmp_path / "nowhere"))
-    monkeypatch.setattr("cyclegan.config.PROJECT_FOLDERS", ())
+    monkeypatch.setattr("cyclegan.recipes.PROJECT_FOLDERS", ())
     with pytest.raises(SystemExit, match="0"):
         main(["report", str(copied), "--json"])
     assert json.loads(capsys.readouterr().out)["written"] == str(copied / "report.html")

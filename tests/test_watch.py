@@ -36,7 +36,7 @@ def test_a_discriminator_that_wins_for_long_is_named_once(tiny, loss, low, high)
     for step in range(1900, 4000, 100):
         look.losses({"D_A": low, "D_B": high}, step)
     (words,) = said
-    assert words.startswith("Warning: D_A has won: ") and "for 1000 steps" in words
+    assert words.startswith("D_A has won: ") and "for 1000 steps" in words
     assert "--optimizer.lr-discriminator 5e-05 (now 0.0002) or --losses.lambda-r1 1 (now 0)" in words
 
 
