@@ -28,7 +28,7 @@ _STYLE = """
 @media (prefers-color-scheme: dark) {
   :root { --paper: #15171a; --ink: #e8e9eb; --quiet: #a0a7b1; --line: #363b42; }
 }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 1.5rem auto; padding: 0 1.25rem;
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 74rem; margin: 1.5rem auto; padding: 0 1.25rem;
   background: var(--paper); color: var(--ink); }
 h1 { font-size: 1.9rem; margin: 0; } h2 { font-size: 1.3rem; line-height: 1.25; margin: 1.8rem 0 .4rem; }
 .wide { overflow-x: auto; }
@@ -38,10 +38,11 @@ th, td { padding: .3rem 1rem .3rem 0; border-bottom: 1px solid var(--line); text
 thead th, td strong { font-weight: 700; }
 th:first-child { text-align: left; position: sticky; left: 0; background: var(--paper); }
 small { display: block; color: var(--quiet); white-space: nowrap; }
-.grids { display: flex; flex-wrap: wrap; gap: 0 2.5rem; } .grids section { max-width: 100%; }
+.grids { display: flex; flex-wrap: wrap; gap: 0 1.5rem; } .grids section { max-width: 100%; }
 img { max-width: 100%; height: auto; border-radius: 6px; }
 p { color: var(--quiet); max-width: 72ch; }
-@media (max-width: 40rem) { th, td { font-size: .88rem; padding-right: .7rem; } }
+@media (max-width: 40rem) { th, td { font-size: .88rem; padding-right: .7rem; }
+  th:first-child { min-width: 8rem; } }
 """
 
 
