@@ -289,14 +289,16 @@ def as_channels(pixels: np.ndarray, channels: int) -> np.ndarray:
 
 
 def resize(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Antialiased resize of (H, W, C): area averages when it shrinks, bicubic when it grows."""
-    if pixels.shape[:2] == (height, width):
-        return pixels
-    shrinks = height <= pixels.shape[0] and width <= pixels.shape[1]
-    resized = cv2.resize(
-        pixels, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
-    )
-    return resized if resized.ndim == 3 else resized[:, :, None]
+    """Antialiased resize of (H, W, C): area averages when it shrinks, bicubic when it grows.
+
+    Where one side shrinks and the other one grows it shrinks first: bicubic alone would skip pixels.
+    """
+    shrunk = min(height, pixels.shape[0]), min(width, pixels.shape[1])
+    for size, way in ((shrunk, cv2.INTER_AREA), ((height, width), cv2.INTER_CUBIC)):
+        if pixels.shape[:2] != size:
+            resized = cv2.resize(pixels, size[::-1], interpolation=way)
+            pixels = resized if resized.ndim == 3 else resized[:, :, None]
+    return pixels
 
 
 def to_tensor(pixels: np.ndarray) -> "torch.Tensor":

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 
@@ -9,6 +10,8 @@ import pytest
 
 from cyclegan.cli import VERBS, main
 from cyclegan.recipes import to_yaml
+from cyclegan.reporting.report.figures import newest
+from cyclegan.reporting.report.folder import read_run
 
 
 def call(capsys, *args):
@@ -88,6 +91,16 @@ def test_train_translate_evaluate(tiny, here, small_domain, capsys):
         capsys, "evaluate", str(here / generator).rsplit("/generators", 1)[0], "--direction", "BtoA"
     )
     assert status == 0 and "untranslated" in out and "only KID can be compared" in " ".join(out.split())
+    assert "vgg19_style_distance_to_truth" in out and "…" not in out
+    # The run's report was written anew, with what training itself leaves out; what judges and what only
+    # describes stays told apart, and figures on other pictures are not taken for this run's.
+    run = (here / generator).parents[1]
+    assert "vgg19_distance_to_input" in (run / "report.html").read_text()
+    figures = {figure.name: figure for figure in newest(read_run(run).evaluations)[0].figures}
+    assert figures["vgg19_distance_to_truth"].floor == 0 and figures["l1_to_truth"].way is not None
+    assert figures["colour_shift"].way is None and not figures["vgg19_nearest_train"].judges
+    call(capsys, "evaluate", generator, "--data", str(shutil.copytree(small_domain, here / "others")))
+    assert [judged.direction for judged in newest(read_run(run).evaluations)] == ["BtoA"]
 
 
 def test_a_bad_file_gives_status_1_and_the_others_are_done(tiny, here, small_domain, capsys):

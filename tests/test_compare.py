@@ -76,7 +76,7 @@ def test_two_runs_side_by_side(tiny, here, capsys):
     for run in facts["runs"]:
         found = run["figures"]["BtoA"]["metrics"]["fid_vgg19"]
         assert f"{found['value']:.4g}" in rows["fid_vgg19 ↓"] and f"{found['value']:.4g}" in text
-    assert rows["fid_vgg19 ↓"][:2] == [f"{found[key]:.4g}" for key in ("inputs", "target_train")]
+    assert rows["fid_vgg19 ↓"][2:] == [f"{found[key]:.4g}" for key in ("inputs", "target_train")]
     # The page's picture is the file's: 2 rows; input, truth and both runs; tiles of 32 px enlarged to 128.
     grid = Image.open(here / "comparison" / "grid-AtoB.png")
     assert grid.size == (4 * 134 - 6 + 12, 28 + 2 * 134 + 6)
@@ -103,13 +103,13 @@ def facts_of(values, better="lower", inputs=(1.0, 1.0)):
 )
 def test_the_best_of_a_row_stands_out(better, expected):
     row = tables(facts_of([0.25, 0.5], better))[-1][2][0]
-    assert [best for _, best in row[3:]] == expected
+    assert [best for _, best in row[1:]] == [*expected, False, False]
 
 
 def test_anchors_that_differ_are_given_by_run():
     row = tables(facts_of([0.25, 0.5], inputs=(1.0, 2.0)))[-1][2][0]
-    assert [text for text, _ in row[1:3]] == ["by run", "by run"]
-    assert row[4][0] == "0.5 [inputs 2, train 0.5]"
+    assert [text for text, _ in row[3:]] == ["by run", "by run"]
+    assert row[2][0] == "0.5\n[inputs 2, train 0.5]"
 
 
 def test_names_are_text_and_not_markup(tmp_path):

@@ -9,6 +9,7 @@ from cyclegan.artifacts import read_config
 from cyclegan.errors import BadInput
 from cyclegan.evaluation.command import evaluate_folder
 from cyclegan.evaluation.figures import Figure
+from cyclegan.reporting.report.figures import figures_of
 from cyclegan.training import judging, loop
 from cyclegan.training.judging import best_step, read_evaluations, stops_early
 from cyclegan.training.train import train
@@ -89,14 +90,27 @@ def test_the_best_is_the_lowest_or_the_highest_and_patience_is_counted_from_it()
         assert stops_early(found, chosen) is stops
 
 
+def test_where_real_pictures_are_no_nearer_there_is_no_way_to_them():
+    """As 24 images gave it: the target's own training images had a higher KID and FID than the inputs."""
+    anchors = {"inputs": 22.4, "target_train": 31.4, "best": 0.0, "better": "lower"}
+    found = {"fid_vgg19": {"value": 28.3, "interval": None, **anchors},
+             "ssim_to_truth": {"value": 0.4, "inputs": 0.3, "target_train": 0.2, "best": 1.0, "better": "higher"},
+             "cycle_l1": {"value": 0.1, "inputs": 0.0, "target_train": 0.3, "best": 0.0, "better": "lower"}}  # fmt: skip
+    fid, ssim, cycle = figures_of({"metrics": found})
+    assert fid.way is None and fid.verdict.startswith("cannot be told")
+    assert ssim.way == pytest.approx(1 / 7) and (cycle.way, cycle.verdict) == (None, "")
+
+
 def test_a_run_that_gets_no_better_ends_early(tiny, monkeypatch, quick, capsys):
     values = iter([0.5, 0.5, 0.2, 0.2, 0.4, 0.4, 0.3, 0.3, 0.1, 0.1])
     monkeypatch.setattr(
         QuickJudge, "__call__", lambda self, translate: [Figure("kid_vgg19", next(values), 1.0, 0.0)]
     )
-    result = train(tiny(steps=20, evaluation={"every": 2, "early_stop": 2}))
+    result = train(tiny(steps=20, log_every=3, evaluation={"every": 2, "early_stop": 2}))
     assert result.step == 8
     run = result.run.folder
+    logged = [json.loads(line)["step"] for line in (run / "metrics.jsonl").open()]
+    assert logged == [3, 6, 8]
     assert read_config(run / "generators" / "best" / "G_AB").steps == 4
     assert read_config(run / "generators" / "G_AB").steps == 8
     assert "the run ends here" in capsys.readouterr().err

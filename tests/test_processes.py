@@ -69,6 +69,19 @@ def test_a_run_on_two_processes_goes_on_on_one(tiny, here):
     assert checkpoints(here / "two" / "checkpoints")[-1].name == "step-00000008"
 
 
+def test_one_of_two_processes_judges_and_both_stop_early(tiny, here):
+    """At a rate too small to move a weight no evaluation is better than the first."""
+    changes = {"steps": 40, "batch_size": 2, "optimizer__lr": 1e-30}
+    settings = tiny(**changes, evaluation={"every": 2, "images": 3, "early_stop": 2})
+    (here / "mine.yaml").write_text(to_yaml(settings))
+    done = torchrun(2, "-m", "cyclegan", "train", "mine.yaml", "--json", "--run-dir", "two", cwd=here)
+    assert json.loads(done.stdout)["steps"] == 6
+    lines = [json.loads(line) for line in (here / "two" / "evaluations.jsonl").open()]
+    expected = [(step, direction) for step in (2, 4, 6) for direction in ("AtoB", "BtoA")]
+    assert [(line["step"], line["direction"]) for line in lines] == expected
+    assert json.loads((here / "two/generators/best/G_AB/config.json").read_text())["steps"] == 2
+
+
 def test_a_batch_that_does_not_divide_is_refused(tiny, here):
     (here / "mine.yaml").write_text(to_yaml(tiny(batch_size=3)))
     done = torchrun(2, "-m", "cyclegan", "train", "mine.yaml", cwd=here, check=False)

@@ -22,6 +22,8 @@ from wandb_server import WandbServer
 from cyclegan.config import TrainSettings
 from cyclegan.datasets.cards import card_digest, load_card
 from cyclegan.errors import BadInput
+from cyclegan.evaluation.evaluate import Judge
+from cyclegan.evaluation.held_out import HeldOut
 from cyclegan.images import read_image
 from cyclegan.recipes import to_yaml
 from cyclegan.reporting.held_out import COLUMNS, Comparison, held_out_rows, means
@@ -107,14 +109,28 @@ def test_an_offline_wandb_run_holds_all_of_it(tiny, monkeypatch, with_card):
     assert found.system
 
 
-def test_the_table_and_the_artifacts_of_an_offline_run(tiny, with_card):
-    result = train(tiny(tracker="wandb"))
+def judge_files(translated, domain):
+    """The figures of pictures as they are, beside the true pictures of the same names."""
+    truths = [domain / "testB" / path.name for path in sorted(translated.iterdir())]
+    train_b = sorted((domain / "trainB").iterdir())
+    data = HeldOut(sorted(translated.iterdir()), truths, train_b, 32, 3, (255, 255, 255), paired=True)
+    return {figure.name: figure.value for figure in Judge(data, torch.device("cpu"))(lambda images: images)}
+
+
+def test_the_table_and_the_artifacts_of_an_offline_run(tiny, with_card, small_domain):
+    result = train(tiny(tracker="wandb", samples__translate=6))
     (file,) = offline_files(result.run.folder)
     found = read_wandb(file)
     (row,) = [row for row in found.rows if "held_out/AtoB" in row]
     table = json.loads((file.parent / "files" / row["held_out/AtoB"]["path"]).read_text())
     assert table["columns"] == list(COLUMNS)
-    assert len(table["data"]) == 3
+    assert len(table["data"]) == 6
+    # `cyclegan evaluate` judges those very files, as held-out images that a generator leaves as they are.
+    judged = judge_files(result.run.folder / "translated" / "AtoB", small_domain)
+    values = [row[table["columns"].index("vgg19_distance_to_truth")] for row in table["data"]]
+    assert np.mean(values) == pytest.approx(judged["vgg19_distance_to_truth"], rel=1e-4)
+    changes = [row[table["columns"].index("vgg19_distance_to_input")] for row in table["data"]]
+    assert all(value > 0 for value in changes)
     by_type = {}
     for artifact in found.artifacts:
         by_type.setdefault(artifact.type, []).append(artifact)
@@ -378,7 +394,8 @@ def test_an_evaluation_goes_up_with_its_anchors_and_goals(tiny, here):
 
 
 GOALS = {"cycle_a": "min", "AtoB/kid_vgg19": "min", "BtoA/psnr": "max", "AtoB/ssim": "max", "lr_G": None,
-         "images_seen": None, "gradient_norm_D_A": None, "AtoB/diversity": "max", "AtoB/psnr/inputs": None}  # fmt: skip
+         "images_seen": None, "gradient_norm_D_A": None, "AtoB/diversity": "max", "AtoB/psnr/inputs": None,
+         "AtoB/colour_shift": None, "BtoA/vgg19_nearest_train": None, "AtoB/vgg19_distance_to_truth": "min"}  # fmt: skip
 
 
 def test_goals():
@@ -401,7 +418,12 @@ def test_per_image_figures_against_their_formulas(tmp_path):
     assert row["truth_l1"] == pytest.approx(np.abs(y - z).mean())
     assert row["truth_psnr"] == pytest.approx(20 * math.log10(1 / math.sqrt(((y - z) ** 2).mean())))
     assert row["input_truth_l1"] == pytest.approx(np.abs(x - z).mean())
-    assert rows[1][3] is None and rows[1][6:] == [None, None, None]
+    assert rows[1][3] is None and rows[1][6:] == [None] * 5 and rows[0][9:] == [None, None]
+    judged = held_out_rows([comparison, alone], 3, (255, 255, 255), lambda p, q: 100 * np.abs(p - q).mean())
+    assert [row[9:] for row in judged] == [
+        pytest.approx([100 * row["change_l1"], 100 * row["truth_l1"]]),
+        [pytest.approx(100 * row["change_l1"]), None],
+    ]
     assert means(rows)["truth_l1"] == pytest.approx(row["truth_l1"])
 
 

@@ -58,4 +58,19 @@ def _evaluate(
         report.keep()
     except OSError as error:
         print(f"cyclegan evaluate: not kept in {report.generator} ({error.strerror})", file=sys.stderr)
+        return 0
+    _refresh(report.generator)
     return 0
+
+
+def _refresh(generator: Path) -> None:
+    """The report of the run whose last generator it is says what was found; one of no run has none."""
+    from cyclegan.reporting.report import is_run, write_report
+
+    run = generator.resolve().parents[1]  # RUN/generators/G_AB
+    if not is_run(run):
+        return
+    try:
+        write_report(run)
+    except (OSError, BadInput) as error:
+        print(f"cyclegan evaluate: {run}/report.html is not refreshed ({error})", file=sys.stderr)

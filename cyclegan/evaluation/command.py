@@ -59,8 +59,8 @@ class Report:
             name = f"{_ARROWS[figure.meaning.better]} {figure.name}"
             table.add_row(name, f"{figure.value:.4g}", low_high, *values, best)
         print(f"{self.generator}: {self.domain} {self.direction}, {self.images} held-out images")
-        # As wide as its longest line: a table that is cut says nothing.
-        Console(width=max(100, Console().width)).print(table)
+        # The table takes the width that it needs: one that is cut says nothing.
+        Console(width=200).print(table)
         print("inputs: the untranslated inputs in the translations' place; target's train: real training")
         print("images of the target in their place. ↓ lower is better, ↑ higher.")
         print(NOTE)

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -41,13 +40,7 @@ class HeldOut:
     def read(self, paths: Sequence[Path]) -> Tensor:
         """(N, channels, size, size) in [-1, 1]."""
         pictures = (read_image(path, self.channels, self.background).pixels for path in paths)
-        return torch.stack([to_tensor(_to_size(pixels, self.size)) for pixels in pictures])
-
-
-def _to_size(pixels: np.ndarray, size: int) -> np.ndarray:
-    """Antialiased also where one side shrinks while the other one grows: it shrinks first."""
-    height, width = pixels.shape[:2]
-    return resize(resize(pixels, min(height, size), min(width, size)), size, size)
+        return torch.stack([to_tensor(resize(pixels, self.size, self.size)) for pixels in pictures])
 
 
 def held_out(

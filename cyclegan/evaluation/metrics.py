@@ -72,7 +72,9 @@ def fid(x: Tensor, y: Tensor) -> float:
         x, y: (N, d) and (M, d), N and M at least 2.
     """
     package = optional("torchmetrics.image.fid", "eval", "the Fréchet distance")
-    metric = package.FrechetInceptionDistance(feature=_Given(x.shape[1]))
+    # While training, one process of several judges: to wait for the others' features would be for ever.
+    given = _Given(x.shape[1])
+    metric = package.FrechetInceptionDistance(feature=given, sync_on_compute=False)
     metric.set_dtype(torch.float64)
     metric.update(y.double().cpu(), real=True)
     metric.update(x.double().cpu(), real=False)

@@ -4,6 +4,7 @@ import base64
 import html
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,19 +19,30 @@ from cyclegan.reporting.grids import sample_grid
 NAMES = ("compare.html", "compare.md", "compare.json")
 _ARROWS = {"lower": "↓", "higher": "↑", "neither": ""}
 
-Cell = tuple[str, bool]  # its text, and whether it is the best of its row
+Cell = tuple[str, bool]  # its text, of one line or more, and whether it is the best of its row
 Rows = list[list[Cell]]
 
+# Colours are those of a run's report. A metric's name stays in sight while its figures are scrolled.
 _STYLE = """
-:root { color-scheme: light dark; --line: #8884; --quiet: #6b7280; }
-@media (prefers-color-scheme: dark) { :root { --quiet: #9ca3af; } }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }
+:root { color-scheme: light dark; --paper: #fbfaf8; --ink: #1d1f23; --quiet: #5f6670; --line: #dcdfe4; }
+@media (prefers-color-scheme: dark) {
+  :root { --paper: #15171a; --ink: #e8e9eb; --quiet: #a0a7b1; --line: #363b42; }
+}
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 74rem; margin: 1.5rem auto; padding: 0 1.25rem;
+  background: var(--paper); color: var(--ink); }
+h1 { font-size: 1.9rem; margin: 0; } h2 { font-size: 1.3rem; line-height: 1.25; margin: 1.8rem 0 .4rem; }
 .wide { overflow-x: auto; }
-table { border-collapse: collapse; margin: .5rem 0 1.5rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .8rem; border-bottom: 1px solid var(--line); text-align: right; }
-th:first-child, td:first-child { text-align: left; }
-img { max-width: 100%; height: auto; }
-p { color: var(--quiet); max-width: 60ch; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { padding: .3rem 1rem .3rem 0; border-bottom: 1px solid var(--line); text-align: right;
+  vertical-align: top; font-weight: 400; }
+thead th, td strong { font-weight: 700; }
+th:first-child { text-align: left; position: sticky; left: 0; background: var(--paper); }
+small { display: block; color: var(--quiet); white-space: nowrap; }
+.grids { display: flex; flex-wrap: wrap; gap: 0 1.5rem; } .grids section { max-width: 100%; }
+img { max-width: 100%; height: auto; border-radius: 6px; }
+p { color: var(--quiet); max-width: 72ch; }
+@media (max-width: 40rem) { th, td { font-size: .88rem; padding-right: .7rem; }
+  th:first-child { min-width: 8rem; } }
 """
 
 
@@ -89,7 +101,7 @@ def tables(facts: Mapping[str, Any]) -> list[tuple[str, list[str], Rows]]:
     for direction in runs[0]["figures"]:
         images = runs[0]["figures"][direction]["images"]
         title = f"{direction}: figures on {images} held-out images of {facts['data']}"
-        found.append((title, ["metric", "inputs", "target's train", *columns], _figures(runs, direction)))
+        found.append((title, ["metric", *columns, "inputs", "target's train"], _figures(runs, direction)))
     return found
 
 
@@ -106,14 +118,14 @@ def _figures(runs: Sequence[Mapping[str, Any]], direction: str) -> Rows:
         # Generators of other sizes see the images at other sizes, and the anchors are others.
         shared = len(anchors) == 1
         row: list[Cell] = [(f"{name} {_ARROWS[first['better']]}".strip(), False)]
-        row += [(f"{first[key]:.4g}" if shared else "by run", False) for key in ("inputs", "target_train")]
         for each in found:
             text = f"{each['value']:.4g}"
             if each["interval"] is not None:
-                text += " ({:.4g} to {:.4g})".format(*each["interval"])
+                text += "\n({:.4g} to {:.4g})".format(*each["interval"])
             if not shared:
-                text += f" [inputs {each['inputs']:.4g}, train {each['target_train']:.4g}]"
+                text += f"\n[inputs {each['inputs']:.4g}, train {each['target_train']:.4g}]"
             row.append((text, each["value"] == best))
+        row += [(f"{first[key]:.4g}" if shared else "by run", False) for key in ("inputs", "target_train")]
         rows.append(row)
     return rows
 
@@ -129,6 +141,8 @@ def _number(value: float | None) -> str:
 
 
 def _setting(value: Any) -> str:
+    if value is None:
+        return "not set"
     return value if isinstance(value, str) else json.dumps(value)
 
 
@@ -154,20 +168,24 @@ def _markdown(facts: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
 
 
 def _markdown_row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
 
 
 def _html(facts: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
     parts = [f"<p>{html.escape(_legend(facts))}</p>"]
     for title, head, rows in tables(facts):
-        lines = ["<tr>" + "".join(f"<th>{html.escape(text)}</th>" for text in head) + "</tr>"]
-        lines += ["<tr>" + "".join(f"<td>{_html_cell(*cell)}</td>" for cell in row) + "</tr>" for row in rows]
-        parts.append(f"<h2>{html.escape(title)}</h2><div class=wide><table>{''.join(lines)}</table></div>")
+        columns = "".join(f"<th scope=col>{html.escape(text)}</th>" for text in head)
+        lines = [f"<thead><tr>{columns}</tr></thead>", *map(_html_row, rows)]
+        # With a tab stop, so that the arrow keys scroll it where it is wider than the page.
+        table = f"<div class=wide tabindex=0><table>{''.join(lines)}</table></div>"
+        parts.append(f"<h2>{html.escape(title)}</h2>{table}")
+    parts.append("<div class=grids>")
     for direction, picture in pictures.items():
         data = base64.b64encode(picture).decode()
         alt = html.escape(_alt(facts, direction), quote=True)
-        parts.append(f"<h2>{direction}: the same pictures</h2>")
-        parts.append(f'<img alt="{alt}" src="data:image/png;base64,{data}">')
+        image = f'<img alt="{alt}" src="data:image/png;base64,{data}">'
+        parts.append(f"<section><h2>{direction}: the same pictures</h2>{image}</section>")
+    parts.append("</div>")
     return (
         "<!doctype html><html lang=en><meta charset=utf-8>"
         '<meta name=viewport content="width=device-width, initial-scale=1">'
@@ -175,8 +193,16 @@ def _html(facts: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
     )
 
 
+def _html_row(row: Sequence[Cell]) -> str:
+    # Long names of metrics and settings may break after an underscore or a dot.
+    name = re.sub(r"([_.])", r"\1<wbr>", html.escape(row[0][0]))
+    return f"<tr><th scope=row>{name}</th>{''.join(_html_cell(*cell) for cell in row[1:])}</tr>"
+
+
 def _html_cell(text: str, best: bool) -> str:
-    return f"<strong>{html.escape(text)}</strong>" if best else html.escape(text)
+    value, *below = (html.escape(line) for line in text.split("\n"))
+    shown = f"<strong>{value}</strong>" if best else value
+    return f"<td>{shown}{''.join(f'<small>{line}</small>' for line in below)}</td>"
 
 
 def _alt(facts: Mapping[str, Any], direction: str) -> str:

@@ -1,7 +1,7 @@
 """Held-out images beside their translations, and what plain pixels say of each."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +13,10 @@ from cyclegan.images import read_image, resize, to_pil
 COLUMNS = (
     "file", "input", "translation", "truth",
     "change_l1", "colour_shift", "truth_l1", "truth_psnr", "input_truth_l1",
+    "vgg19_distance_to_input", "vgg19_distance_to_truth",
 )  # fmt: skip
 FIGURES = COLUMNS[4:]
+Distance = Callable[[np.ndarray, np.ndarray], float]  # of two pictures (H, W, C) in [0, 1]
 MAX_SIDE = 256  # of a picture in a table
 
 
@@ -28,13 +30,17 @@ class Comparison:
 
 
 def held_out_rows(
-    comparisons: Sequence[Comparison], channels: int, background: tuple[int, int, int]
+    comparisons: Sequence[Comparison],
+    channels: int,
+    background: tuple[int, int, int],
+    perceptual: Distance | None = None,
 ) -> Iterator[list]:
     """A row of ``COLUMNS`` for each: the pictures, and figures of values in [0, 1].
 
     ``change_l1``: mean absolute difference of translation and input. ``colour_shift``: distance of their
     mean colours. ``truth_l1`` and ``truth_psnr`` (dB): translation against truth; ``input_truth_l1``: what
-    the input itself scores, so that a translation that is worse than none shows. None without truth.
+    the input itself scores, so that a translation that is worse than none shows. None without truth. The
+    last two are ``perceptual`` distances of the translation; None without it.
     """
     for item in comparisons:
         source = _values(item.source, channels, background)
@@ -47,6 +53,9 @@ def held_out_rows(
         else:
             truth = _values(item.truth, channels, background, like=translated)
             figures += [_l1(translated, truth), _psnr(translated, truth), _l1(source, truth)]
+        for other in (source, truth):
+            known = perceptual is not None and other is not None
+            figures.append(perceptual(translated, other) if known else None)
         pictures = (None if values is None else _thumbnail(values) for values in (source, translated, truth))
         yield [item.source.name, *pictures, *figures]
 

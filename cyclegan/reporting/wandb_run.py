@@ -17,6 +17,11 @@ from cyclegan.reporting.trackers import Row, RunFacts, Tracker
 HIGHER_IS_BETTER = ("psnr", "ssim", "diversity", "images_per_s")
 # No figures of merit: the latest value is the summary.
 NO_GOAL = ("images_seen", "step", "epoch", "lr_", "gradient_norm_")
+# Of an evaluation: anchors, the interval's ends, and figures that describe and do not judge.
+NO_GOAL_LAST = (
+    "low", "high", "inputs", "target_train",
+    "colour_shift", "vgg19_distance_to_input", "vgg19_pairwise_distance", "vgg19_nearest_train",
+)  # fmt: skip
 # Seconds that the run waits for W&B at its begin and at its end; what is not uploaded stays here.
 TIMEOUTS = {"init_timeout": 30, "finish_timeout": 60}
 
@@ -37,7 +42,7 @@ def goal_of(metric: str) -> str | None:
     The name's last part decides: ``AtoB/psnr`` is a PSNR.
     """
     last = metric.rsplit("/", 1)[-1]
-    if metric.startswith(NO_GOAL) or last in ("low", "high", "inputs", "target_train"):
+    if metric.startswith(NO_GOAL) or last in NO_GOAL_LAST:
         return None
     return "max" if any(word in last for word in HIGHER_IS_BETTER) else "min"
 

@@ -248,6 +248,8 @@ class Trainer:
             self.record.update(progress, done)
         if self.judging.may_stop(progress.step):
             self.stopped = self._agree(lambda: self.judging.stops)
+            if self.stopped and progress.step % settings.log_every:
+                self._log(meter.summary(), factor)  # the last step, as at any other end
 
     def _log(self, losses: dict[str, float], factor: float) -> None:
         progress = self.progress

@@ -2,13 +2,19 @@
 
 import json
 
+import numpy as np
+import torch
 from PIL import Image
 
 from cyclegan.artifacts import CONFIG
 from cyclegan.config import TrainSettings
 from cyclegan.datasets.cards import list_cards
 from cyclegan.datasets.domain import Domain
-from cyclegan.reporting.held_out import COLUMNS, Comparison, held_out_rows, means
+from cyclegan.errors import BadInput
+from cyclegan.evaluation.features import vgg19_judge
+from cyclegan.evaluation.metrics import perceptual_distance
+from cyclegan.images import resize, to_tensor
+from cyclegan.reporting.held_out import COLUMNS, Comparison, Distance, held_out_rows, means
 from cyclegan.reporting.tracking import Tracking
 from cyclegan.training.checkpoint import Progress
 from cyclegan.training.run import GENERATORS, Run
@@ -57,7 +63,7 @@ def log_results(tracking: Tracking, run: Run, domain: Domain, settings: TrainSet
     """A table of held-out translations, and both generators."""
     if not settings.trackers:
         return
-    data = settings.data
+    data, perceptual = settings.data, _vgg19_distance(settings)
     for name, direction in GENERATORS.items():
         sources, truths = (domain.test_a, domain.test_b)[:: 1 if direction == "AtoB" else -1]
         folder = run.folder / "translated" / direction
@@ -66,9 +72,25 @@ def log_results(tracking: Tracking, run: Run, domain: Domain, settings: TrainSet
             for number, source in enumerate(sources)
             if (folder / source.name).is_file()
         ]
-        rows = list(held_out_rows(comparisons[:TABLE_ROWS], data.channels, data.background))
+        shown = comparisons[:TABLE_ROWS]
+        rows = list(held_out_rows(shown, data.channels, data.background, perceptual))
         if rows:
             tracking.log_table(f"held_out/{direction}", COLUMNS, rows, step)
         generator = run.generator(name)
         about = {**json.loads((generator / CONFIG).read_text()), "held_out": means(rows)}
         tracking.log_generator(f"{domain.name}-{name}", generator, about, step)
+
+
+def _vgg19_distance(settings: TrainSettings) -> Distance | None:
+    """As `cyclegan evaluate` has it, at the training size; None where VGG-19's weights are not installed."""
+    try:
+        judge = vgg19_judge(torch.device("cpu"))
+    except BadInput:
+        return None
+    size = settings.size
+
+    def distance(x: np.ndarray, y: np.ndarray) -> float:
+        seen = (judge.layers(to_tensor(resize(picture, size, size))[None]) for picture in (x, y))
+        return float(perceptual_distance(*seen))
+
+    return distance

@@ -24,6 +24,7 @@ MEANINGS = {
 }
 # Distances of whole sets: the best that can be had is what real pictures of the target have.
 OF_SETS = ("kid", "fid")
+RISING = ("psnr", "ssim")
 # Without a best value that means anything: 100 dB and 40 dB look the same.
 UNBOUNDED = ("psnr",)
 
@@ -37,6 +38,7 @@ class Figure:
         real: of real training images of the target in the translations' place.
         floor: what the best possible translations would have; None where nobody knows.
         judges: whether one way is better; some figures only describe.
+        higher: whether that way is up.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Figure:
     real: float | None
     floor: float | None
     judges: bool
+    higher: bool = False
 
     @property
     def meaning(self) -> str:
@@ -58,8 +61,13 @@ class Figure:
 
     @property
     def way(self) -> float | None:
-        """Share of the way from doing nothing (0) to the best possible (1); below 0 it did harm."""
-        if not self.judges or self.inputs is None or self.floor is None or self.inputs == self.floor:
+        """Share of the way from doing nothing (0) to the best possible (1); below 0 it did harm.
+
+        None where there is no way: on few images real pictures can score no better than the inputs.
+        """
+        if not self.judges or self.inputs is None or self.floor is None:
+            return None
+        if (self.floor <= self.inputs) if self.higher else (self.floor >= self.inputs):
             return None
         return (self.inputs - self.value) / (self.inputs - self.floor)
 
@@ -68,11 +76,18 @@ class Figure:
         return None if self.way is None else f"{round(self.way * 100):d}%"
 
     @property
+    def unsure(self) -> bool:
+        """Whether the interval holds what doing nothing scores."""
+        known = self.interval is not None and self.inputs is not None
+        return known and self.interval[0] <= self.inputs <= self.interval[1]
+
+    @property
     def verdict(self) -> str:
         way = self.way
         if way is None:
-            return ""
-        if self.interval is not None and self.interval[0] <= self.inputs <= self.interval[1]:
+            of_sets = self.name.startswith(OF_SETS) and None not in (self.inputs, self.floor)
+            return "cannot be told: real pictures score no better than doing nothing" if of_sets else ""
+        if self.unsure:
             return "cannot be told from doing nothing"
         for least, words in ((0.9, "about as good as can be"), (0.6, "most of the way"),
                              (0.25, "part of the way"), (0.05, "a little better than doing nothing"),
@@ -135,7 +150,8 @@ def figures_of(line: dict[str, Any]) -> list[Figure]:
             floor = None
         judges = facts.get("better") != "neither"
         interval, inputs = _interval(facts.get("interval")), _number(facts.get("inputs"))
-        found.append(Figure(name, value, interval, inputs, real, floor, judges))
+        higher = facts.get("better", "higher" if name.startswith(RISING) else "lower") == "higher"
+        found.append(Figure(name, value, interval, inputs, real, floor, judges, higher))
     return found
 
 

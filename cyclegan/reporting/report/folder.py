@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cyclegan.artifacts.model_card import METRICS as METRICS_FILE
+from cyclegan.artifacts.model_card import METRICS_FORMAT
 from cyclegan.config import TrainSettings
 from cyclegan.errors import BadInput
 from cyclegan.recipes import read_yaml
@@ -93,23 +95,16 @@ def read_run(folder: Path) -> RunFolder:
 def _later_evaluations(folder: Path, generators: dict[str, dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """What ``cyclegan evaluate`` left beside the weights, in the shape of a line of evaluations.jsonl."""
     for direction, config in generators.items():
-        path = folder / "generators" / GENERATORS[direction] / "metrics.json"
-        if not path.is_file():
-            continue
-        metrics = {}
-        for name, found in _read_json(path).get("metrics", {}).items():
-            metrics[name] = {
-                "value": found.get("value", found.get("translated")),
-                "interval": found.get("interval"),
-                "inputs": found.get("inputs", found.get("untranslated")),
-                "target_train": found.get("target_train", found.get("floor")),
+        path = folder / "generators" / GENERATORS[direction] / METRICS_FILE
+        found = _read_json(path) if path.is_file() else {}
+        # Figures on other pictures (--data) say nothing of this run's own held-out ones.
+        if found.get("format") == METRICS_FORMAT and found.get("domain") == config.get("domain"):
+            yield {
+                "step": config.get("steps"),
+                "images_seen": config.get("images_seen"),
+                "direction": direction,
+                "metrics": found["metrics"],
             }
-        yield {
-            "step": config.get("steps"),
-            "images_seen": config.get("images_seen"),
-            "direction": direction,
-            "metrics": metrics,
-        }
 
 
 def _read_json(path: Path) -> dict[str, Any]:
