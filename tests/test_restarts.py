@@ -71,13 +71,18 @@ def without_speed(run: Path) -> list[dict]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("named", [True, False])
-def test_a_killed_worker_brings_the_group_back_from_the_last_checkpoint(tiny, here, named):
+@pytest.mark.parametrize(
+    ("named", "precision", "workers"),
+    [(True, "no", 0), (False, "bf16", 2), (True, "bf16", 0), (True, "no", 2)],
+)
+def test_a_killed_worker_brings_the_group_back_from_the_last_checkpoint(
+    tiny, here, named, precision, workers
+):
     """SIGKILL to one of two; torchrun starts both again; the weights are those of the unbroken run.
 
     With --run-dir and without: the group finds its own run's folder.
     """
-    settings = tiny(steps=40, log_every=1, checkpoint__every=8)
+    settings = tiny(steps=40, log_every=1, checkpoint__every=8, precision=precision, data__workers=workers)
     (here / "mine.yaml").write_text(to_yaml(settings))
     whole = torchrun(here, "whole", "--standalone")
     assert finished(whole, here, "whole") == 0
