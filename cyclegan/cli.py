@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from cyclegan import __version__
-from cyclegan.errors import BadInput, nearest, shown
+from cyclegan.errors import BadInput, Failed, nearest, shown
 
 # A verb's usage and what it does; it lives in commands/<verb>.py, whose imports only it pays for.
 VERBS = {
@@ -34,11 +34,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     debug = "--debug" in args
     try:
         sys.exit(_verb(args[0])([arg for arg in args[1:] if arg != "--debug"]))
-    except BadInput as error:
+    except (BadInput, Failed) as error:
         if debug:
             raise
         print(shown(f"{_prog(args)}: {error}"), file=sys.stderr)
-        sys.exit(2)
+        sys.exit(2 if isinstance(error, BadInput) else 1)
     except KeyboardInterrupt:
         if debug:
             raise

@@ -11,6 +11,10 @@ class BadInput(Exception):
     """Something the user gave cannot be used; the message is the whole story, exit status 2."""
 
 
+class Failed(Exception):
+    """A command that cannot go on; the message says what stays good. Exit status 1."""
+
+
 def shown(message: object) -> str:
     """A message as a terminal may have it: what file names hold of control characters is spelled out.
 

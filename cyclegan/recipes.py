@@ -94,7 +94,9 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     findings = []
     for item in error.errors():
         # pydantic names the branch of a union too: batch_size.int
-        key = ".".join(str(part) for part in item["loc"] if part not in ("int", "literal['auto']"))
+        parts = (str(part) for part in item["loc"] if part not in ("int", "literal['auto']"))
+        # A key of the user's own may be anything, a line break too.
+        key = ".".join(part if part.isprintable() else repr(part) for part in parts)
         if item["type"] == "extra_forbidden":
             findings.append(f"unknown key {key!r}{nearest(key, known)}")
         elif item["type"] == "value_error":

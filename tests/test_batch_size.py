@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections import namedtuple
+from pathlib import Path
 
 import psutil
 import pytest
@@ -165,3 +166,16 @@ def test_memory_that_really_runs_out(tiny, here):
     assert "Traceback" not in done.stderr
     last = done.stderr.strip().splitlines()[-1]
     assert "out of memory on cpu with --size 32 and --batch-size 512: --batch-size " in last
+
+
+def test_two_processes_take_twice_what_fits_the_smaller_one(tiny, here):
+    """The second has room for 3 images, the first for 20: 2 each, and all of the run goes by that."""
+    (here / "mine.yaml").write_text(to_yaml(tiny(batch_size="auto", steps=3)))
+    script = Path(__file__).parent / "fixtures" / "uneven_memory.py"
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run(
+        [*command, str(script), "mine.yaml", "run"], cwd=here, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert sorted(line for line in done.stdout.splitlines() if line) == ["rank 0: 4, 12", "rank 1: 4, 12"]
+    assert read_yaml(here / "run" / "config.yaml")["batch_size"] == 4

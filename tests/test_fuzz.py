@@ -194,3 +194,11 @@ def _has_dates(value):
     except TypeError:
         return True
     return False
+
+
+def test_a_key_of_a_line_break_is_told_in_one_line(saved):
+    """Found by the above: tables whose keys are the user's own, such as licences."""
+    folder, config, _ = saved
+    (folder / "config.json").write_text(json.dumps({**json.loads(config), "licences": {"\n": None}}))
+    with pytest.raises(BadInput, match=r"licences\.'\\n': input should be a valid string, not None"):
+        load_generator(folder)

@@ -267,6 +267,7 @@ CASES = {
     "a network larger than any": (lambda: recipe("generator: {blocks: 10000000}"), f"train mine.yaml --data.root mine {SMALL.replace('--generator.blocks 1', '')}", 2, "generator.blocks: input should be less than or equal to 256"),
     # judging and reading
     "one image to judge on": (lambda: also(folders, domain, lambda: photo("mine/testA/a.png"), lambda: photo("mine/testB/a.png")), "evaluate G --data mine", 2, "two held-out images of each domain"),
+    "a judge's image that is in training": (lambda: also(folders, twins, lambda: photo("mine/testA/b.png", seed=7), lambda: photo("mine/testB/1.png", seed=8)), "evaluate G --data mine", 0, "Warning: 1 held-out image is in training too"),
     "data to judge on that is not there": (folders, "evaluate G --data nowhere", 2, "nowhere: there is no data/nowhere.yaml"),
     "a picture to inspect that is none": (lambda: folders(a_jpg=b"x"), "inspect in/a.jpg", 1, "in/a.jpg: is not a JPEG, PNG"),
     "a bomb to inspect": (lambda: folders(a_png=png(50000, 50000)), "inspect in/a.png", 1, "50000x50000 pixels are past the limit"),

@@ -65,10 +65,12 @@ def power_cut(at: int):
         yield
 
 
+@pytest.mark.parametrize("precision", ["no", "bf16"])
 @pytest.mark.parametrize("workers", [0, 2])
-def test_log_and_weights_after_a_resume_are_those_of_the_unbroken_run(tiny, here, workers):
+def test_log_and_weights_after_a_resume_are_those_of_the_unbroken_run(tiny, here, workers, precision):
     """Saved between two lines of the log, in the middle of an epoch; every line after it is the same."""
     changes = {"steps": 9, "log_every": 3, "checkpoint__every": 4, "data__workers": workers}
+    changes["precision"] = precision
     whole = train(tiny(run_dir=here / "whole", **changes)).run.folder
     with power_cut(7):
         train(tiny(run_dir=here / "broken", **changes))

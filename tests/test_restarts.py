@@ -13,7 +13,7 @@ import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
-from wandb_file import leveldb_log
+from wandb_file import leveldb_log, read_wandb
 
 from cyclegan.recipes import to_yaml
 from cyclegan.training.checkpoint import checkpoints
@@ -72,13 +72,18 @@ def without_speed(run: Path) -> list[dict]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("named", [True, False])
-def test_a_killed_worker_brings_the_group_back_from_the_last_checkpoint(tiny, here, named):
+@pytest.mark.parametrize(
+    ("named", "precision", "workers"),
+    [(True, "no", 0), (False, "bf16", 2), (True, "bf16", 0), (True, "no", 2)],
+)
+def test_a_killed_worker_brings_the_group_back_from_the_last_checkpoint(
+    tiny, here, named, precision, workers
+):
     """SIGKILL to one of two; torchrun starts both again; the weights are those of the unbroken run.
 
     With --run-dir and without: the group finds its own run's folder.
     """
-    settings = tiny(steps=40, log_every=1, checkpoint__every=8)
+    settings = tiny(steps=40, log_every=1, checkpoint__every=8, precision=precision, data__workers=workers)
     (here / "mine.yaml").write_text(to_yaml(settings))
     whole = torchrun(here, "whole", "--standalone")
     assert finished(whole, here, "whole") == 0
@@ -301,3 +306,31 @@ def test_the_slurm_script_requeues_itself_until_it_is_done(tiny, here, processes
         assert finished(process, here, "run", 120) == 0
     assert (here / "requeued").read_text() == "requeue 41\n"
     assert logged(here / "run")[-1]["step"] == steps
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_anew_and_mixes_with_nothing(tiny, here, monkeypatch):
+    """In the same folder: a W&B run of its own, TensorBoard with each step once."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    changes = {"tracker": ["wandb", "tensorboard"], "log_every": 1}
+    (here / "mine.yaml").write_text(to_yaml(tiny(steps=100000, checkpoint__every=100000, **changes)))
+    command = [sys.executable, "-m", "cyclegan", "train", "mine.yaml", "--run-dir", "run"]
+    process = subprocess.Popen(
+        command, cwd=here, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True
+    )
+    wait_for_step(here / "run", 9, process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not checkpoints(here / "run" / "checkpoints")
+    time.sleep(1.1)  # W&B's folders are named by the second
+    result = train(tiny(run_dir=here / "run", resume="auto", steps=5, **changes))
+    first, second = sorted((here / "run" / "wandb").glob("offline-run-*"))
+    assert first.name.rsplit("-", 1)[1] != second.name.rsplit("-", 1)[1]
+    assert result.upload == f"wandb sync {second}"
+    (file,) = second.glob("run-*.wandb")
+    assert [row["step"] for row in read_wandb(file).rows if "cycle_a" in row] == [1, 2, 3, 4, 5]
+    assert [line["step"] for line in logged(here / "run")] == [1, 2, 3, 4, 5]
+    events = EventAccumulator(str(here / "run" / "tensorboard"), {"scalars": 0})
+    events.Reload()
+    assert [event.step for event in events.Scalars("cycle_a")] == [1, 2, 3, 4, 5]

@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 from cyclegan.arguments import print_json
-from cyclegan.errors import shown
 
 
 def train(args: list[str]) -> int:
@@ -21,15 +20,12 @@ def train(args: list[str]) -> int:
         else:
             print(to_yaml(settings), end="")
         return 0
-    from cyclegan.training.outcome import TrainingFailed, TrainingStopped
+    from cyclegan.training.outcome import TrainingStopped
     from cyclegan.training.signals import STOPPED_STATUS
     from cyclegan.training.train import train as run_training
 
     try:
         result = run_training(settings)
-    except TrainingFailed as error:
-        print(shown(f"cyclegan train: {error}"), file=sys.stderr)
-        return 1
     except TrainingStopped as stopped:
         if os.environ.get("RANK", "0") == "0":  # torchrun's; one of the processes tells
             print(f"cyclegan train: {stopped}", file=sys.stderr)

@@ -1,5 +1,6 @@
 """What ``cyclegan evaluate`` finds and how it says it."""
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,8 @@ from cyclegan.artifacts import CONFIG, GeneratorConfig, load_generator, read_con
 from cyclegan.artifacts.model_card import METRICS_FORMAT, add_metrics
 from cyclegan.config import DataSettings, TrainSettings
 from cyclegan.datasets.domain import Domain, open_domain
-from cyclegan.errors import BadInput
+from cyclegan.datasets.duplicates import describe, of_domain
+from cyclegan.errors import BadInput, shown
 from cyclegan.evaluation.evaluate import Judge
 from cyclegan.evaluation.figures import NOTE, Figure
 from cyclegan.evaluation.held_out import held_out
@@ -92,6 +94,8 @@ def evaluate_folder(
     if config.size is None:
         raise BadInput(f"{generator}: does not say its training size; convert it again with --size")
     domain = domain_of(generator, config.domain, data)
+    if twins := of_domain(domain):
+        print(shown(f"Warning: {describe(twins)}"), file=sys.stderr)
     device = inference_device()
     chosen = held_out(domain, config.direction, config.size, config.channels, config.background, images)
     judge = Judge(chosen, device, networks)

@@ -138,7 +138,8 @@ class TensorBoard(Tracker):
         from accelerate.tracking import TensorBoardTracker
 
         # What a broken run wrote past its checkpoint is hidden, and written anew.
-        purge = facts.step + 1 if facts.begun is not None else None
+        was_here = facts.begun is not None or (facts.folder / "tensorboard").is_dir()
+        purge = facts.step + 1 if was_here else None
         self.tracker = TensorBoardTracker("tensorboard", facts.folder, purge_step=purge)
         self.tracker.start()
         if facts.begun is None:

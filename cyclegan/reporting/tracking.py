@@ -27,9 +27,8 @@ class Tracking:
 
     def __init__(self, accelerator: Accelerator, settings: TrainSettings, folder: Path) -> None:
         self.accelerator, self.settings, self.folder = accelerator, settings, folder
-        names = settings.trackers if accelerator.is_main_process else ()
-        self.trackers = [make_tracker(name) for name in names]
-        self.failures = {tracker.name: 0 for tracker in self.trackers}  # in a row
+        self.trackers: list[Tracker] = []  # once they have started
+        self.failures: dict[str, int] = {}  # in a row
         self.record: dict[str, dict[str, Any]] = {}
 
     def start(self, run_name: str, config: Mapping[str, Any], step: int, run_id: str | None) -> str | None:
@@ -37,14 +36,14 @@ class Tracking:
 
         ``run_id`` is that id as the checkpoint has it, for runs from before there was a record.
         """
-        if not self.trackers:
+        if not self.accelerator.is_main_process or not self.settings.trackers:
             return None
         path, chosen = self.folder / RECORD, self.settings.tracking
         if step and path.exists():
             self.record = json.loads(path.read_text())
         elif run_id is not None:
             self.record = {"wandb": {"id": run_id, "last": {}}}
-        for tracker in list(self.trackers):
+        for tracker in map(make_tracker, self.settings.trackers):
             facts = RunFacts(
                 folder=self.folder,
                 project=self.settings.project,
@@ -59,9 +58,10 @@ class Tracking:
             try:
                 run_id = tracker.start(facts)
             except Exception as error:
-                self.trackers.remove(tracker)
                 _warn(tracker, "did not start", error)
                 continue
+            self.trackers.append(tracker)
+            self.failures[tracker.name] = 0
             known = self.record.setdefault(tracker.name, {"last": {}})
             known |= {"id": run_id, **tracker.record()}
             arrived = tracker.told()

@@ -31,6 +31,7 @@ class Progress:
     images_seen: int = 0
     minutes: float = 0.0
     tracker_id: str | None = None
+    pictures: dict[str, tuple[int, str]] | None = None  # as pictures.py has them
 
 
 class Damaged(Exception):

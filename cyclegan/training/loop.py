@@ -26,6 +26,7 @@ from cyclegan.training.batch_size import settle_batch_size
 from cyclegan.training.chance_state import begin_random_states
 from cyclegan.training.changes import check_changes, with_meant
 from cyclegan.training.checkpoint import Progress, mark_best, read_settings, truncate_metrics
+from cyclegan.training.claim import Claim
 from cyclegan.training.ema import update_average
 from cyclegan.training.gradients import gradient_norms
 from cyclegan.training.group import join_group
@@ -34,6 +35,7 @@ from cyclegan.training.keeping import Keeper
 from cyclegan.training.launch import note_launch
 from cyclegan.training.meter import Meter
 from cyclegan.training.outcome import Result, TrainingFailed, TrainingStopped
+from cyclegan.training.pictures import changed, pictures_of
 from cyclegan.training.precision import resolve_precision
 from cyclegan.training.record import Record
 from cyclegan.training.recovery import Recovery
@@ -52,7 +54,8 @@ from cyclegan.training.watch import Watch
 class Trainer:
     """The state of one run while it goes on."""
 
-    def __init__(self, settings: TrainSettings) -> None:
+    def __init__(self, settings: TrainSettings, claim: Claim | None = None) -> None:
+        self.claim = claim or Claim()
         self.settings = settings = with_meant(settings)
         check_trackers(settings.trackers)
         precision = resolve_precision(settings.precision)
@@ -70,7 +73,7 @@ class Trainer:
         self.step = CycleGANStep(settings, self.accelerator)
         self.domain, self.dataset = self._open_data()
         self.bar = TrainingProgress(self.accelerator.is_main_process)
-        self.run: Run = self._agree(lambda: open_run(settings, self.domain.name, self.bar.say))
+        self.run: Run = self._agree(lambda: open_run(settings, self.domain.name, self.bar.say, self.claim))
         self.averaged = {name: copy.deepcopy(self.step.networks[name]) for name in GENERATORS}
         self.progress, random_states = Progress(), None
         self.meter = Meter(self.accelerator, settings.batch_size)
@@ -86,7 +89,9 @@ class Trainer:
         self.saver = Saver(self.bar.say)
         self.keeper = Keeper(self.run, settings, self.domain, self.step, self.averaged, self.saver)
         self.stop = StopRequest(self.accelerator, timeout)
-        self.recovery = Recovery(settings, self.run, self.progress, self.accelerator, self._warn)
+        self.recovery = Recovery(
+            settings, self.run, self.progress, self.accelerator, self._warn, self.saver.wait
+        )
         self.watch = Watch(settings, self._warn)
         is_main, device = self.accelerator.is_main_process, self.accelerator.device
         self.record: Record | None = None  # of the main process, once its folder is there
@@ -172,6 +177,7 @@ class Trainer:
     def _begin(self) -> None:
         run, settings = self.run, self.settings
         if self.accelerator.is_main_process:
+            self.claim.take(run.folder)
             write_config(run, self.keeper.recorded())
             note_launch(run.folder)
             truncate_metrics(run.metrics, self.progress.step)
@@ -187,9 +193,14 @@ class Trainer:
         log_card(self.tracking, self.domain)
         if run.resumed_from is not None:
             catch_up(self.tracking, run, self.progress.step)
-        if self.accelerator.is_main_process and (twins := of_domain(self.domain)):
-            self._warn("Twins", shown(describe(twins)))
         stores = self.dataset.stores
+        if self.accelerator.is_main_process:
+            if twins := of_domain(self.domain):
+                self._warn("Twins", shown(describe(twins)))
+            pictures = pictures_of({side: store.paths for side, store in stores.items()})
+            if words := changed(self.progress.pictures, pictures):
+                self._warn("Pictures", words)
+            self.progress.pictures = pictures
         self.bar.say(
             f"{self.domain.name}: {len(stores['A'])} images of A, {len(stores['B'])} of B, "
             f"{settings.size} px, batch {settings.batch_size}, {_precision_words(self.accelerator)} on "

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cyclegan.errors import Failed
 from cyclegan.training.run import GENERATORS, Run
 
 
-class TrainingFailed(Exception):
+class TrainingFailed(Failed):
     """The run cannot go on; what was saved before stays good. Exit status 1."""
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor
 from cyclegan.config import TrainSettings
 from cyclegan.datasets.unpaired import UnpairedImages
 from cyclegan.errors import shown
-from cyclegan.training.checkpoint import Progress, checkpoints, truncate_metrics
+from cyclegan.training.checkpoint import Progress, newest_good, truncate_metrics
 from cyclegan.training.outcome import TrainingFailed
 from cyclegan.training.run import Run
 from cyclegan.training.step import FAR
@@ -34,10 +35,12 @@ class Recovery:
         progress: Progress,
         accelerator: Accelerator,
         warn: Callable[[str, str], None],
+        settle: Callable[[], None],
     ) -> None:
         self.settings, self.run, self.progress = settings.numbers, run, progress
         self.batch_size, self.precision = settings.batch_size, accelerator.mixed_precision
         self.accelerator, self.warn = accelerator, warn
+        self.settle = settle  # waits until nothing is being saved
         self.path = run.folder / TROUBLE
         self.in_a_row = 0
         self.setbacks = self._agree(self._read)
@@ -106,7 +109,8 @@ class Recovery:
         files: Mapping[str, list[str]],
         put_back: Callable[[Path], Progress],
     ) -> None:
-        newest = self._agree(lambda: (checkpoints(self.run.checkpoints) or [None])[-1])
+        self.settle()
+        newest = self._agree(lambda: newest_good(self.run.checkpoints, partial(self.warn, "Damaged")))
         if newest is None or self.setbacks >= self.settings.setbacks:
             raise TrainingFailed(self._diagnosis(number, wrong, files, newest is not None))
         restored = put_back(newest)

@@ -25,6 +25,7 @@ from cyclegan.training.checkpoint import (
     sweep,
     verify,
 )
+from cyclegan.training.claim import Claim, refuse_what_is_in_the_way
 from cyclegan.training.launch import is_of_this_launch
 from cyclegan.training.networks import network_settings
 
@@ -63,33 +64,44 @@ class Run:
         return self.generators / name
 
 
-def open_run(settings: TrainSettings, domain_name: str, say: Callable[[str], None]) -> Run:
+def open_run(settings: TrainSettings, domain_name: str, say: Callable[[str], None], claim: Claim) -> Run:
     """A new run's place, or the one to go on with; nothing of a new one is written yet.
 
     It goes on where ``--resume`` says so, and where this launch of torchrun began the run and starts its
-    processes again. Damaged checkpoints, and those newer than the one resumed from, are set aside.
+    processes again. Damaged checkpoints, and those newer than the one resumed from, are set aside, once
+    ``claim`` has the folder.
 
     Raises:
-        BadInput: nothing to resume, the checkpoint is damaged, or the folder already holds a run.
+        BadInput: nothing to resume, the checkpoint is damaged, or the folder already holds a run,
+            another training is at work in it, or a file is in the way.
     """
     place = settings.run_dir or RUNS / domain_name / time.strftime("%Y%m%d-%H%M%S")
     if settings.resume is not None:
         found = find_run(settings)
         if found is None:  # --resume auto, and nothing there
-            return Run(place)
+            return _begun(place)
+        folder = found.parent.parent if is_checkpoint(found) else found
+        claim.take(folder)
         if not is_checkpoint(found):
             return _go_on(found, say, may_begin=settings.resume == "auto")
-        if not is_of_this_launch(found.parent.parent):
+        if not is_of_this_launch(folder):
             return _go_on_from(found)
-        return _go_on(found.parent.parent, say, may_begin=False)
+        return _go_on(folder, say, may_begin=False)
     places = [settings.run_dir] if settings.run_dir is not None else (RUNS / domain_name).glob("*")
     begun = [folder for folder in places if is_of_this_launch(folder)]
     if begun:
+        claim.take(max(begun))
         return _go_on(max(begun), say, may_begin=True)
     if (place / "config.yaml").exists():
         raise BadInput(
             f"{place}: already holds a run; add --resume to go on with it, or name another --run-dir"
         )
+    return _begun(place)
+
+
+def _begun(place: Path) -> Run:
+    """A new run's place; it is claimed when the run begins to write."""
+    refuse_what_is_in_the_way(place)
     return Run(place)
 
 

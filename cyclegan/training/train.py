@@ -2,6 +2,7 @@
 
 from cyclegan.config import TrainSettings
 from cyclegan.training.batch_size import advice, out_of_memory
+from cyclegan.training.claim import Claim
 from cyclegan.training.loop import Trainer
 from cyclegan.training.outcome import Result, TrainingFailed, TrainingStopped
 from cyclegan.training.saving import disk_is_full
@@ -17,7 +18,12 @@ def train(settings: TrainSettings) -> Result:
             process is gone.
         TrainingStopped: a signal asked for it.
     """
-    trainer = Trainer(settings)
+    with Claim() as claim:
+        return _train(settings, claim)
+
+
+def _train(settings: TrainSettings, claim: Claim) -> Result:
+    trainer = Trainer(settings, claim)
     try:
         return trainer.train()
     except TrainingStopped:
