@@ -24,7 +24,8 @@ import tyro
 from PIL import Image
 
 from cyclegan import cli
-from cyclegan.config import TrainSettings, to_yaml
+from cyclegan.config import TrainSettings
+from cyclegan.recipes import to_yaml
 from cyclegan.training.checkpoint import checkpoints, read_checkpoint, step_of
 
 PATIENCE_S = 120  # a run that shows no progress for so long is broken

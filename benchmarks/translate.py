@@ -28,7 +28,8 @@ from cyclegan.networks.deployed import cpu_is_faster_in_bf16
 from cyclegan.networks.layers import initialize
 from cyclegan.translation import Translator
 from cyclegan.translation.backends import pick_backend
-from cyclegan.translation.folder import plan, translate_files
+from cyclegan.translation.folder import translate_files
+from cyclegan.translation.plan import plan
 
 PHOTOGRAPHS = ("astronaut", "coffee", "chelsea", "rocket", "retina")
 QUALITY = 95

@@ -11,8 +11,8 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from cyclegan.config import explain, spelled_keys
 from cyclegan.errors import BadInput, nearest
+from cyclegan.recipes import explain, spelled_keys
 
 
 def parse(

@@ -10,8 +10,8 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from cyclegan.config import read_yaml, to_yaml
 from cyclegan.errors import BadInput
+from cyclegan.recipes import read_yaml, to_yaml
 from cyclegan.training import batch_size, loop
 from cyclegan.training.batch_size import advice, largest_batch, settle_batch_size, try_step
 from cyclegan.training.command import settings_from

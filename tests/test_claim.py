@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from cyclegan.cli import main
-from cyclegan.config import to_yaml
 from cyclegan.errors import BadInput
+from cyclegan.recipes import to_yaml
 from cyclegan.training import claim
 from cyclegan.training.checkpoint import checkpoints
 from cyclegan.training.claim import Claim

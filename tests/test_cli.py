@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from cyclegan.cli import VERBS, main
-from cyclegan.config import to_yaml
+from cyclegan.recipes import to_yaml
 
 
 def call(capsys, *args):

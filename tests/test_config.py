@@ -2,8 +2,9 @@
 
 import pytest
 
-from cyclegan.config import TrainSettings, project_files, read_yaml, to_yaml, validated
+from cyclegan.config import TrainSettings
 from cyclegan.errors import BadInput
+from cyclegan.recipes import project_files, read_yaml, to_yaml, validated
 from cyclegan.training.command import settings_from
 
 

@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cyclegan.artifacts import load_generator
-from cyclegan.config import TrainSettings, project_files, read_yaml, spelled_keys, to_yaml, validated
+from cyclegan.config import TrainSettings
 from cyclegan.errors import BadInput
 from cyclegan.images import image_size, read_image, read_metadata
+from cyclegan.recipes import project_files, read_yaml, spelled_keys, to_yaml, validated
 
 EXAMPLES = int(os.environ.get("CYCLEGAN_FUZZ", 0))
 fuzz = settings(

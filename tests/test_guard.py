@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import Accelerator
+from poison import poison
 from safetensors.torch import load_file
 
-from cyclegan.config import to_yaml
+from cyclegan.recipes import to_yaml
 from cyclegan.training import loop
 from cyclegan.training.checkpoint import checkpoints
 from cyclegan.training.networks import NAMES
@@ -183,20 +184,6 @@ def test_fp16_on_a_gpu(tiny):
 # --- whole runs
 
 
-def poisoned_run(monkeypatch, when):
-    """The batches for which ``when(number of the call)`` holds get a NaN; returns all positions seen."""
-    plain, seen = CycleGANStep.__call__, []
-
-    def step(self, parts, factor):
-        if when(len(seen)):
-            parts[0]["real_b"][0, 0, 0, 0] = NAN
-        seen.append((parts[0]["position"].tolist(), factor))
-        return plain(self, parts, factor)
-
-    monkeypatch.setattr(loop.CycleGANStep, "__call__", step)
-    return seen
-
-
 def trouble(run):
     return [json.loads(line) for line in (run / "trouble.jsonl").read_text().splitlines()]
 
@@ -212,7 +199,7 @@ def finite(run):
 
 @pytest.mark.parametrize("precision", ["no", "bf16"])
 def test_one_bad_batch_is_named_and_passed_over(tiny, here, monkeypatch, capsys, precision):
-    poisoned_run(monkeypatch, lambda call: call == 2)
+    poison(monkeypatch, lambda call: call == 2)
     result = train(tiny(steps=6, checkpoint__every=3, log_every=1, precision=precision, run_dir=here / "run"))
     assert result.step == 6
     said = capsys.readouterr().err
@@ -251,7 +238,7 @@ def test_the_files_named_are_those_of_the_batch(tiny, here, monkeypatch, emoji):
 def test_after_some_in_a_row_training_goes_back_with_another_order_and_half_the_rate(
     tiny, here, monkeypatch, capsys
 ):
-    seen = poisoned_run(monkeypatch, lambda call: 5 <= call < 8)
+    seen = poison(monkeypatch, lambda call: 5 <= call < 8)
     run = here / "run"
     result = train(
         tiny(
@@ -278,14 +265,14 @@ def test_after_some_in_a_row_training_goes_back_with_another_order_and_half_the_
     # A run that goes on afterwards keeps what was changed.
     monkeypatch.undo()
     monkeypatch.chdir(here)
-    seen = poisoned_run(monkeypatch, lambda call: False)
+    seen = poison(monkeypatch, lambda call: False)
     train(tiny(resume=str(run), steps=10, numbers={"refused": 3}, optimizer__decay_from=1))
     assert [factor for _, factor in seen] == [0.5, 0.5]
     assert min(seen[0][0]) > 2**32
 
 
 def test_what_goes_wrong_again_and_again_is_given_up_with_a_diagnosis(tiny, here, monkeypatch):
-    seen = poisoned_run(monkeypatch, lambda call: call >= 4)
+    seen = poison(monkeypatch, lambda call: call >= 4)
     run = here / "run"
     settings = tiny(
         steps=20, checkpoint__every=2, numbers={"refused": 2, "setbacks": 2}, precision="bf16", run_dir=run
@@ -308,7 +295,7 @@ def test_what_goes_wrong_again_and_again_is_given_up_with_a_diagnosis(tiny, here
 
 
 def test_without_a_checkpoint_there_is_nothing_to_go_back_to(tiny, here, monkeypatch):
-    poisoned_run(monkeypatch, lambda call: True)
+    poison(monkeypatch, lambda call: True)
     with pytest.raises(TrainingFailed, match="nothing was saved yet"):
         train(tiny(steps=20, numbers={"refused": 4}, run_dir=here / "run"))
     assert not (here / "run" / "generators").exists()

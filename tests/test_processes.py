@@ -9,7 +9,7 @@ import pytest
 import torch
 from wandb_file import offline_files, read_wandb
 
-from cyclegan.config import to_yaml
+from cyclegan.recipes import to_yaml
 from cyclegan.training.checkpoint import checkpoints
 
 SCRIPT = Path(__file__).parent / "fixtures" / "one_step.py"

@@ -61,9 +61,7 @@ def test_a_run_goes_on_exactly_with_its_queues_after_pretraining(tiny):
         if folder.name != "step-00000003":
             (folder / "progress.json").unlink()  # as if it had been stopped before
     train(tiny(steps=6, run_dir="cut", resume="cut", **RECIPE))
-    states = [
-        read_checkpoint(checkpoints(run.checkpoints)[-1], torch.device("cpu"))[0] for run in (whole, cut)
-    ]
+    states = [read_checkpoint(checkpoints(run.checkpoints)[-1])[0] for run in (whole, cut)]
     assert len(states[0]["queues"]["fake_b"]) == 3
     for kind, queue in states[0]["queues"].items():
         assert torch.equal(queue, states[1]["queues"][kind])

@@ -20,8 +20,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from cyclegan.config import to_yaml
 from cyclegan.errors import BadInput
+from cyclegan.recipes import to_yaml
 from cyclegan.training import checkpoint as checkpoint_module
 from cyclegan.training import loop
 from cyclegan.training.chance_state import begin_random_states, random_states

@@ -13,9 +13,9 @@ import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
-from wandb_file import read_wandb
+from wandb_file import leveldb_log, read_wandb
 
-from cyclegan.config import to_yaml
+from cyclegan.recipes import to_yaml
 from cyclegan.training.checkpoint import checkpoints
 from cyclegan.training.train import train
 
@@ -193,7 +193,6 @@ def test_lines_that_wandb_lost_are_read_from_the_log(tiny, here, monkeypatch):
 
 
 def steps_in(data: bytes) -> list[int]:
-    from test_training import leveldb_log
     from wandb.proto.wandb_internal_pb2 import Record
 
     steps = []
@@ -203,8 +202,9 @@ def steps_in(data: bytes) -> list[int]:
             record.ParseFromString(record_bytes)
         except Exception:  # cut short: protobuf's own kind of error
             break
-        if record.history.item:
-            steps.append(record.history.step.num)
+        row = {item.key or item.nested_key[0]: item.value_json for item in record.history.item}
+        if "epoch" in row:  # a line of the log, and not a picture
+            steps.append(json.loads(row["step"]))
     return steps
 
 

@@ -15,16 +15,18 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from poison import poison
 from wandb_file import offline_files, read_wandb
 from wandb_server import WandbServer
 
-from cyclegan.config import TrainSettings, to_yaml
+from cyclegan.config import TrainSettings
 from cyclegan.datasets.cards import card_digest, load_card
 from cyclegan.errors import BadInput
 from cyclegan.images import read_image
+from cyclegan.recipes import to_yaml
 from cyclegan.reporting.held_out import COLUMNS, Comparison, held_out_rows, means
 from cyclegan.reporting.wandb_run import goal_of, wandb_mode
-from cyclegan.training import loop
+from cyclegan.training import loop, watch
 from cyclegan.training.command import settings_from
 from cyclegan.training.outcome import TrainingFailed
 from cyclegan.training.sampling import diversity
@@ -317,26 +319,23 @@ def test_a_key_refused_on_the_way_does_not_stop_training(tiny, here):
     assert [row["step"] for row in server.history(run_id) if "cycle_a" in row] == list(range(2, 21, 2))
 
 
-def test_nan_sends_an_alert_and_marks_the_run_failed(tiny, monkeypatch, here):
-    plain = loop.CycleGANStep.__call__
-
-    def poisoned(self, *args):
-        return {**plain(self, *args), "cycle_a": torch.tensor(math.nan)}
-
-    monkeypatch.setattr(loop.CycleGANStep, "__call__", poisoned)
+def test_nan_sends_alerts_and_marks_the_run_failed(tiny, monkeypatch, here):
+    poison(monkeypatch)
     with pytest.raises(TrainingFailed):
-        train(tiny(tracker="wandb", run_dir=here / "run"))
+        train(tiny(tracker="wandb", run_dir=here / "run", numbers={"refused": 2}))
     found = read_wandb(offline_files(here / "run")[0])
-    (alert,) = found.alerts
-    assert alert.title == "NaN" and "cycle_a became NaN" in alert.text
+    assert [alert.title for alert in found.alerts] == ["NaN", "NaN", "The run ended"]
+    assert "step 1 was not applied" in found.alerts[0].text
+    assert "NaN or infinite in 2 steps in a row" in found.alerts[-1].text
     assert found.exit_code == 1
 
 
 def test_collapse_sends_an_alert(tiny, monkeypatch, here):
-    monkeypatch.setattr("cyclegan.training.tracked.COLLAPSED", 1e9)
-    train(tiny(tracker="wandb", run_dir=here / "run"))
+    monkeypatch.setattr(watch, "LONG", 0)
+    monkeypatch.setattr(watch, "ALIKE", 1e9)
+    train(tiny(tracker="wandb", run_dir=here / "run", samples__count=4))
     found = read_wandb(offline_files(here / "run")[0])
-    assert [alert.title for alert in found.alerts] == ["Collapse of AtoB", "Collapse of BtoA"]
+    assert [alert.title for alert in found.alerts] == ["G_AB collapsed", "G_BA collapsed"]
 
 
 def test_diversity_is_the_ratio_of_mean_distances_in_pairs():

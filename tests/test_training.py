@@ -12,11 +12,10 @@ from safetensors.torch import load_file
 
 from cyclegan import Translator
 from cyclegan.artifacts import read_config
-from cyclegan.config import read_yaml
 from cyclegan.errors import BadInput
+from cyclegan.recipes import read_yaml
 from cyclegan.training import loop, precision
 from cyclegan.training.checkpoint import checkpoints
-from cyclegan.training.outcome import TrainingFailed
 from cyclegan.training.train import train
 
 
@@ -151,7 +150,7 @@ def test_without_tests_the_grid_shows_training_images(tiny, small_domain, here):
 def test_the_tracker_none_leaves_wandb_unimported(tiny, here):
     import subprocess
 
-    from cyclegan.config import to_yaml
+    from cyclegan.recipes import to_yaml
 
     (here / "mine.yaml").write_text(to_yaml(tiny(steps=1)))
     script = (
@@ -195,21 +194,6 @@ def test_another_network_cannot_go_on(tiny, here):
         train(tiny(resume=str(here / "run"), steps=6, generator__filters=4))
     with pytest.raises(BadInput, match="holds other networks than the settings name"):
         train(tiny(resume=str(here / "run"), steps=6, resume_with=("generator.filters=4",)))
-
-
-def test_nan_stops_the_run_and_never_reaches_a_generator(tiny, monkeypatch, here):
-    plain = loop.CycleGANStep.__call__
-
-    def poisoned(self, *args):
-        losses = plain(self, *args)
-        return {**losses, "cycle_a": losses["cycle_a"] * float("nan")} if self.calls() else losses
-
-    count = iter(range(100))
-    monkeypatch.setattr(loop.CycleGANStep, "calls", lambda self: next(count) == 3, raising=False)
-    monkeypatch.setattr(loop.CycleGANStep, "__call__", poisoned)
-    with pytest.raises(TrainingFailed, match="cycle_a became NaN or infinite before step 4"):
-        train(tiny(steps=8, checkpoint__every=2, run_dir=here / "run"))
-    assert [p.name for p in checkpoints(here / "run" / "checkpoints")] == ["step-00000002"]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="asks about CPUs")

@@ -26,7 +26,7 @@ def images(small_domain):
 )
 def test_a_discriminator_that_wins_for_long_is_named_once(tiny, loss, low, high):
     said = []
-    look = Watch(tiny(log_every=100, losses__adversarial=loss), said.append)
+    look = Watch(tiny(log_every=100, losses__adversarial=loss), lambda what, words: said.append(words))
     for step in range(100, 900, 100):
         look.losses({"D_A": low, "D_B": high}, step)
     look.losses({"D_A": high, "D_B": high}, 900)  # it lost for a while: begin anew
@@ -42,7 +42,7 @@ def test_a_discriminator_that_wins_for_long_is_named_once(tiny, loss, low, high)
 
 def test_a_distance_has_no_zero_to_win_at(tiny):
     said = []
-    look = Watch(tiny(losses__adversarial="wgan-gp", log_every=100), said.append)
+    look = Watch(tiny(losses__adversarial="wgan-gp", log_every=100), lambda what, words: said.append(words))
     for step in range(100, 4000, 100):
         look.losses({"D_A": -50.0, "D_B": 0.0}, step)
     assert said == []
@@ -50,7 +50,7 @@ def test_a_distance_has_no_zero_to_win_at(tiny):
 
 def test_outputs_that_are_all_alike_are_a_collapse(tiny, images):
     said = []
-    look = Watch(tiny(), said.append)
+    look = Watch(tiny(), lambda what, words: said.append(words))
     real_a, real_b = images("testA"), images("testB")
     one = real_b[:1].expand_as(real_b) + 0.01 * real_a
     look.outputs("AtoB", real_a, one, real_b, LONG - 1)
@@ -69,7 +69,9 @@ def test_outputs_that_are_all_alike_are_a_collapse(tiny, images):
 
 def test_inverted_colours_are_named_with_the_identity_loss_that_holds_them(tiny, images):
     said = []
-    look = Watch(tiny(losses={"lambda_identity_a": 0, "lambda_identity_b": 5}), said.append)
+    look = Watch(
+        tiny(losses={"lambda_identity_a": 0, "lambda_identity_b": 5}), lambda what, words: said.append(words)
+    )
     real_a, real_b = images("testA"), images("testB")
     look.outputs("AtoB", real_a, -real_a, real_b, LONG)
     look.outputs("BtoA", real_b, -real_b, real_a, LONG)

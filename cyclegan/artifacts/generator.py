@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from cyclegan import __version__
 from cyclegan.artifacts.model_card import write_card
-from cyclegan.config import Frozen, explain
+from cyclegan.config import Frozen
 from cyclegan.errors import BadInput
 from cyclegan.networks import build
+from cyclegan.recipes import explain
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 MOST = 4096  # features, layers, pixels of a stride: past it a config is a trap, not a network

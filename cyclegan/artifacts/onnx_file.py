@@ -12,8 +12,8 @@ from torch import Tensor
 
 from cyclegan import __version__
 from cyclegan.artifacts.generator import GeneratorConfig
-from cyclegan.config import explain
 from cyclegan.errors import BadInput, optional
+from cyclegan.recipes import explain
 
 if TYPE_CHECKING:
     import onnx

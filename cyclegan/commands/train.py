@@ -13,7 +13,7 @@ def train(args: list[str]) -> int:
 
     settings, options = settings_from(args)
     if options.dry_run:
-        from cyclegan.config import to_yaml
+        from cyclegan.recipes import to_yaml
 
         if options.json:
             print_json(settings.model_dump(mode="json"))

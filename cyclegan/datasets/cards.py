@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from cyclegan.config import Frozen, project_files, read_yaml, validated
+from cyclegan.config import Frozen
 from cyclegan.errors import BadInput, nearest
+from cyclegan.recipes import project_files, read_yaml, validated
 
 EMBEDDED_DEFAULT = "noto2twemoji"
 SPLITS = ("trainA", "trainB", "testA", "testB")

@@ -11,10 +11,10 @@ from pathlib import Path
 import yaml
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from cyclegan.config import read_yaml
 from cyclegan.datasets.cards import ZipSource
 from cyclegan.errors import BadInput
 from cyclegan.images import replace_file
+from cyclegan.recipes import read_yaml
 
 TIMEOUT_S = 30  # without a byte; a slow line is fine, a dead one is not
 _CHUNK = 1 << 20

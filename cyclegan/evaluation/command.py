@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from cyclegan.artifacts import CONFIG, GeneratorConfig, load_generator, read_config
 from cyclegan.artifacts.model_card import METRICS_FORMAT, add_metrics
-from cyclegan.config import DataSettings, TrainSettings, read_yaml, validated
+from cyclegan.config import DataSettings, TrainSettings
 from cyclegan.datasets.domain import Domain, open_domain
 from cyclegan.datasets.duplicates import describe, of_domain
 from cyclegan.errors import BadInput, shown
@@ -21,6 +21,7 @@ from cyclegan.evaluation.evaluate import Judge
 from cyclegan.evaluation.figures import NOTE, Figure
 from cyclegan.evaluation.held_out import held_out
 from cyclegan.networks.inference import inference_device, translate
+from cyclegan.recipes import read_yaml, validated
 
 GENERATORS = {"AtoB": "G_AB", "BtoA": "G_BA"}
 _ARROWS = {"lower": "↓", "higher": "↑", "neither": " "}

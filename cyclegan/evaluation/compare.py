@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cyclegan.artifacts import GeneratorConfig, load_generator
-from cyclegan.config import TrainSettings, read_yaml, validated
+from cyclegan.config import TrainSettings
 from cyclegan.datasets.domain import Domain
 from cyclegan.errors import BadInput
 from cyclegan.evaluation.command import GENERATORS, domain_of, on_device
@@ -18,6 +18,7 @@ from cyclegan.evaluation.evaluate import Judge, Translate
 from cyclegan.evaluation.figures import NOTE
 from cyclegan.evaluation.held_out import HeldOut, held_out, spread
 from cyclegan.networks.inference import inference_device
+from cyclegan.recipes import read_yaml, validated
 
 FORMAT = "cyclegan-comparison/1"
 # Where a run lies and where it went on from says nothing of what it is.

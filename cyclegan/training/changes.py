@@ -5,8 +5,9 @@ from typing import Any
 
 import yaml
 
-from cyclegan.config import TrainSettings, spelled_keys, validated
+from cyclegan.config import TrainSettings
 from cyclegan.errors import BadInput, nearest
+from cyclegan.recipes import spelled_keys, validated
 
 # Where things are, how often they are shown, when it ends, and in which format it is computed. All else
 # decides what is learned. A prefix covers the table.

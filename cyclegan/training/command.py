@@ -9,9 +9,10 @@ import torch
 import tyro
 
 from cyclegan.arguments import parse_known
-from cyclegan.config import TrainSettings, flags, project_files, read_yaml, validated
+from cyclegan.config import TrainSettings
 from cyclegan.datasets.cards import list_cards
 from cyclegan.errors import BadInput, nearest
+from cyclegan.recipes import flags, project_files, read_yaml, validated
 from cyclegan.reporting.trackers import PACKAGES, check_trackers
 from cyclegan.training.changes import with_meant
 from cyclegan.training.checkpoint import is_checkpoint

@@ -8,10 +8,11 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from cyclegan.artifacts import GeneratorConfig, NetworkConfig, network_arguments, save_generator
-from cyclegan.config import TrainSettings, to_yaml
+from cyclegan.config import TrainSettings
 from cyclegan.datasets.domain import Domain
 from cyclegan.errors import BadInput
 from cyclegan.images import replace_file
+from cyclegan.recipes import to_yaml
 from cyclegan.training.checkpoint import (
     SUPERSEDED,
     Damaged,

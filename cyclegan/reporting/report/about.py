@@ -13,11 +13,12 @@ import torch
 from pydantic import ValidationError
 
 from cyclegan import __version__
-from cyclegan.config import Frozen, explain, project_files, read_yaml
+from cyclegan.config import Frozen
 from cyclegan.datasets.cards import Card
 from cyclegan.datasets.domain import Domain
 from cyclegan.errors import BadInput
 from cyclegan.images import replace_file
+from cyclegan.recipes import explain, project_files, read_yaml
 
 ABOUT = "about.json"
 PACKAGES = ("torch", "torchvision", "accelerate", "albumentations", "numpy", "pillow")

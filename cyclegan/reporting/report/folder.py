@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cyclegan.config import TrainSettings, read_yaml
+from cyclegan.config import TrainSettings
 from cyclegan.errors import BadInput
+from cyclegan.recipes import read_yaml
 from cyclegan.reporting.report.about import About, Recipe, read_about, recipe_of
 
 CONFIG, METRICS, EVALUATIONS, WARNINGS = "config.yaml", "metrics.jsonl", "evaluations.jsonl", "warnings.jsonl"
