@@ -5,7 +5,7 @@ import threading
 from dataclasses import replace
 
 import pytest
-from test_guard import poisoned_run
+from poison import poison
 from test_judging import QuickJudge, lines
 
 from cyclegan.cli import main
@@ -46,7 +46,7 @@ def test_a_save_on_its_way_is_waited_for(tiny, here, monkeypatch, capsys):
         return plain(folder, state, progress, settings, keep)
 
     monkeypatch.setattr(keeping_module, "save_checkpoint", slow)
-    poisoned_run(monkeypatch, lambda call: 4 <= call < 6)
+    poison(monkeypatch, lambda call: 4 <= call < 6)
     waited = loop.Saver.wait
 
     def wait(self):
@@ -69,7 +69,7 @@ def test_a_damaged_checkpoint_is_not_gone_back_to(tiny, here, monkeypatch, capsy
         return 4 <= call < 6
 
     monkeypatch.setattr(loop.Saver, "begin", lambda self, prepare, what: self.now(prepare, what))
-    poisoned_run(monkeypatch, spoil)
+    poison(monkeypatch, spoil)
     result = train(tiny(steps=6, checkpoint__every=2, numbers={"refused": 2}, run_dir=run))
     assert result.step == 6
     said = capsys.readouterr().err
@@ -80,7 +80,7 @@ def test_a_damaged_checkpoint_is_not_gone_back_to(tiny, here, monkeypatch, capsy
 def test_a_setback_takes_evaluations_with_it_and_the_trackers_hear_of_it(tiny, here, monkeypatch, alerts):
     """Judged at every step: those past the checkpoint are judged anew, so each step is there once."""
     monkeypatch.setattr(judging, "Judge", Unmoved)
-    poisoned_run(monkeypatch, lambda call: 6 <= call < 8)
+    poison(monkeypatch, lambda call: 6 <= call < 8)
     seen, plain = [], judging.Judging.rewind
 
     def rewind(self, step):
@@ -106,7 +106,7 @@ def test_a_setback_in_pretraining_and_one_back_into_it(tiny, here, monkeypatch):
     """Steps 1 to 4 fill in masked pictures; the weights end finite, the log has each step once."""
     for first, when in (("in", lambda call: 3 <= call < 5), ("into", lambda call: 5 <= call < 7)):
         with monkeypatch.context() as patched:
-            poisoned_run(patched, when)
+            poison(patched, when)
             run = here / first
             settings = tiny(
                 steps=8, pretrain={"steps": 4}, checkpoint__every=3, log_every=1, numbers={"refused": 2}
@@ -121,7 +121,7 @@ def test_a_setback_in_pretraining_and_one_back_into_it(tiny, here, monkeypatch):
 
 
 def test_a_run_that_gives_up_says_so_everywhere(tiny, here, monkeypatch, alerts):
-    poisoned_run(monkeypatch, lambda call: True)
+    poison(monkeypatch, lambda call: True)
     with pytest.raises(TrainingFailed) as failed:
         train(tiny(steps=9, numbers={"refused": 2}, run_dir=here / "run"))
     assert alerts[-1] == ("The run ended", str(failed.value))

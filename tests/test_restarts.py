@@ -101,7 +101,8 @@ def test_a_killed_worker_brings_the_group_back_from_the_last_checkpoint(
     assert finished(process, here, "run") == 0
     said = (here / "run.log").read_text()
     assert "Going on from step 16" in said or "Going on from step 24" in said
-    assert "lost contact with another process" in said
+    # The one left says so, unless torchrun is quicker to end it.
+    assert "lost contact with another process" in said or "closing signal SIGTERM" in said
     if not named:
         assert len(list((here / "runs").glob("*/*"))) == 1
     one, other = weights(here / "whole"), weights(folder)
