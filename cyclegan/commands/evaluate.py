@@ -50,16 +50,16 @@ def _evaluate(
     from cyclegan.evaluation.command import evaluate_folder
 
     report = evaluate_folder(path, data, direction, networks, images)
+    # Kept before it is shown: whoever reads may have gone, as `| head` does.
+    try:
+        report.keep()
+        _refresh(report.generator)
+    except OSError as error:
+        print(f"cyclegan evaluate: not kept in {report.generator} ({error.strerror})", file=sys.stderr)
     if as_json:
         print_json(report.as_json())
     else:
         report.show()
-    try:
-        report.keep()
-    except OSError as error:
-        print(f"cyclegan evaluate: not kept in {report.generator} ({error.strerror})", file=sys.stderr)
-        return 0
-    _refresh(report.generator)
     return 0
 
 
