@@ -213,10 +213,10 @@ CASES = {
     # outputs that cannot be written
     "an output that is a file": (lambda: also(folders, lambda: Path("out").write_text("x")), TRANSLATE, 2, "out: cannot be written to as a folder, for it is a file"),
     "an output where nobody may write": (folders, "translate G in /proc/out --backend torch", 2, "/proc/out/good.png: cannot be written"),
-    "a run folder that is a file": (lambda: also(domain, lambda: Path("f").write_text("x")), f"{TRAIN} --run-dir f", 2, "f: cannot be written (File exists); name another --run-dir"),
+    "a run folder that is a file": (lambda: also(domain, lambda: Path("f").write_text("x")), f"{TRAIN} --run-dir f", 2, "f: is a file where a run keeps a folder; remove it, or name another --run-dir"),
     "a run folder under a file": (lambda: also(domain, lambda: Path("f").write_text("x")), f"{TRAIN} --run-dir f/r", 2, "f/r: cannot be written"),
     "a run folder where nobody may write": (domain, f"{TRAIN} --run-dir /proc/r", 2, "/proc/r: cannot be written"),
-    "a metrics.jsonl that is a folder": (lambda: also(domain, lambda: Path("r/metrics.jsonl").mkdir(parents=True)), f"{TRAIN} --run-dir r", 2, "r/metrics.jsonl: cannot be used (Is a directory)"),
+    "a metrics.jsonl that is a folder": (lambda: also(domain, lambda: Path("r/metrics.jsonl").mkdir(parents=True)), f"{TRAIN} --run-dir r", 2, "r/metrics.jsonl: is a folder where a run keeps a file"),
     "an export where nobody may write": (folders, "export G /proc/x.onnx", 2, "/proc/x.onnx: cannot be written"),
     "an export that is a folder": (lambda: also(folders, lambda: Path("x.onnx").mkdir()), "export G x.onnx", 2, "x.onnx: is a folder; name a file"),
     "an export of another kind": (folders, "export G x.pt", 2, "x.pt: must end with .onnx or .pt2"),
