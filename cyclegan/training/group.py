@@ -1,4 +1,6 @@
-"""Joining torchrun's processes so that a group that was started again meets only itself.
+"""Processes that belong together: how they meet, and how what one decides becomes known to all.
+
+They join so that a group that was started again meets only itself.
 
 torchrun (2.15) keeps one store for all of its restarts: a process that is quicker than the others finds
 the addresses of those that died there, and the group fails again and again. So the processes agree on a
@@ -8,12 +10,22 @@ new name first, and keep everything under it.
 import os
 import time
 import uuid
+from collections.abc import Callable
 from datetime import timedelta
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 
+T = TypeVar("T")
 _POLL_S = 0.01
+
+
+def decided_by_main(accelerator: Accelerator, decide: Callable[[], T]) -> T:
+    """What the main process decides, on every process; all of them must call it."""
+    return broadcast_object_list([decide() if accelerator.is_main_process else None])[0]
 
 
 def join_group(timeout: timedelta) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
+from accelerate.utils import InitProcessGroupKwargs
 from torch import Tensor
 
 from cyclegan.config import TrainSettings
@@ -29,7 +29,7 @@ from cyclegan.training.checkpoint import Progress, mark_best, read_settings, tru
 from cyclegan.training.claim import Claim
 from cyclegan.training.ema import update_average
 from cyclegan.training.gradients import gradient_norms
-from cyclegan.training.group import join_group
+from cyclegan.training.group import decided_by_main, join_group
 from cyclegan.training.judging import Judging
 from cyclegan.training.keeping import Keeper
 from cyclegan.training.launch import note_launch
@@ -73,7 +73,9 @@ class Trainer:
         self.step = CycleGANStep(settings, self.accelerator)
         self.domain, self.dataset = self._open_data()
         self.bar = TrainingProgress(self.accelerator.is_main_process)
-        self.run: Run = self._agree(lambda: open_run(settings, self.domain.name, self.bar.say, self.claim))
+        self.run: Run = decided_by_main(
+            self.accelerator, lambda: open_run(settings, self.domain.name, self.bar.say, self.claim)
+        )
         self.averaged = {name: copy.deepcopy(self.step.networks[name]) for name in GENERATORS}
         self.progress, random_states = Progress(), None
         self.meter = Meter(self.accelerator, settings.batch_size)
@@ -102,11 +104,6 @@ class Trainer:
         with self.accelerator.local_main_process_first():
             domain = open_domain(self.settings)
             return domain, UnpairedImages(*open_stores(domain, self.settings), self.settings)
-
-    def _agree(self, decide: Any) -> Any:
-        """What the main process decides, on every process."""
-        decision = [decide() if self.accelerator.is_main_process else None]
-        return broadcast_object_list(decision)[0]
 
     def batches(self) -> Iterator[dict[str, Tensor]]:
         """This process' share of the global batches, on its device, without end."""
@@ -210,7 +207,7 @@ class Trainer:
             self.bar.say(f"Going on from step {self.progress.step} ({self.progress.images_seen} images seen)")
         if self.accelerator.is_main_process:
             self.judging.begin(self.averaged, self.progress)
-        self.stopped = self._agree(lambda: self.judging.stops)
+        self.stopped = decided_by_main(self.accelerator, lambda: self.judging.stops)
 
     def _warn(self, title: str, text: str) -> None:
         """Something that whoever watches the run should know: said here and to the trackers."""
@@ -231,7 +228,7 @@ class Trainer:
         """Elapsed time; where it decides the end, all processes go by the main one's clock."""
         if self.settings.minutes is None or self.accelerator.num_processes == 1:
             return mine
-        return self._agree(lambda: mine)
+        return decided_by_main(self.accelerator, lambda: mine)
 
     def _after_step(self, meter: Meter, factor: float) -> None:
         """Show, log, sample and save, each when it is due; the end has a sample and a save of its own."""
@@ -258,7 +255,7 @@ class Trainer:
         if self.record is not None and (samples or saves or judges):
             self.record.update(progress, done)
         if self.judging.may_stop(progress.step):
-            self.stopped = self._agree(lambda: self.judging.stops)
+            self.stopped = decided_by_main(self.accelerator, lambda: self.judging.stops)
             if self.stopped and progress.step % settings.log_every:
                 self._log(meter.summary(), factor)  # the last step, as at any other end
 

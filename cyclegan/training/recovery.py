@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
 from cyclegan.config import TrainSettings
 from cyclegan.datasets.unpaired import UnpairedImages
 from cyclegan.errors import shown
 from cyclegan.training.checkpoint import Progress, newest_good, truncate_metrics
+from cyclegan.training.group import decided_by_main
 from cyclegan.training.outcome import TrainingFailed
 from cyclegan.training.run import Run
 from cyclegan.training.step import FAR
@@ -43,7 +43,7 @@ class Recovery:
         self.settle = settle  # waits until nothing is being saved
         self.path = run.folder / TROUBLE
         self.in_a_row = 0
-        self.setbacks = self._agree(self._read)
+        self.setbacks = decided_by_main(accelerator, self._read)
 
     @property
     def rate(self) -> float:
@@ -110,7 +110,9 @@ class Recovery:
         put_back: Callable[[Path], Progress],
     ) -> None:
         self.settle()
-        newest = self._agree(lambda: newest_good(self.run.checkpoints, partial(self.warn, "Damaged")))
+        newest = decided_by_main(
+            self.accelerator, lambda: newest_good(self.run.checkpoints, partial(self.warn, "Damaged"))
+        )
         if newest is None or self.setbacks >= self.settings.setbacks:
             raise TrainingFailed(self._diagnosis(number, wrong, files, newest is not None))
         restored = put_back(newest)
@@ -153,6 +155,3 @@ class Recovery:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a") as file:
                 file.write(json.dumps(entry) + "\n")
-
-    def _agree(self, decide: Callable[[], Any]) -> Any:
-        return broadcast_object_list([decide() if self.accelerator.is_main_process else None])[0]
