@@ -425,6 +425,10 @@ def test_per_image_figures_against_their_formulas(tmp_path):
         [pytest.approx(100 * row["change_l1"]), None],
     ]
     assert means(rows)["truth_l1"] == pytest.approx(row["truth_l1"])
+    same = dataclasses.replace(comparison, truth=comparison.translated)
+    assert (
+        dict(zip(COLUMNS, next(held_out_rows([same], 3, (255, 255, 255))), strict=True))["truth_psnr"] == 100
+    )
 
 
 def test_gradient_norms_are_those_of_the_loss_with_and_without_a_scaler(monkeypatch):

@@ -1,14 +1,16 @@
 """Held-out images beside their translations, and what plain pixels say of each."""
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
+from torch import Tensor
 
 from cyclegan.images import read_image, resize, to_pil
+from cyclegan.losses import l1, psnr
 
 COLUMNS = (
     "file", "input", "translation", "truth",
@@ -45,14 +47,15 @@ def held_out_rows(
     for item in comparisons:
         source = _values(item.source, channels, background)
         translated = _values(item.translated, channels, background, like=source)
-        figures: list[float | None] = [_l1(translated, source)]
+        figures: list[float | None] = [_of_two(l1, translated, source)]
         figures.append(float(np.linalg.norm(translated.mean((0, 1)) - source.mean((0, 1)))))
         truth = None
         if item.truth is None:
             figures += [None, None, None]
         else:
             truth = _values(item.truth, channels, background, like=translated)
-            figures += [_l1(translated, truth), _psnr(translated, truth), _l1(source, truth)]
+            figures += [_of_two(l1, translated, truth), _of_two(psnr, translated, truth)]
+            figures.append(_of_two(l1, source, truth))
         for other in (source, truth):
             known = perceptual is not None and other is not None
             figures.append(perceptual(translated, other) if known else None)
@@ -80,14 +83,8 @@ def _values(
     return pixels.astype(np.float64) / np.iinfo(pixels.dtype).max
 
 
-def _l1(x: np.ndarray, y: np.ndarray) -> float:
-    return float(np.abs(x - y).mean())
-
-
-def _psnr(x: np.ndarray, y: np.ndarray) -> float | None:
-    """Peak signal to noise in dB; None for equal pictures, whose PSNR is infinite."""
-    error = float(np.square(x - y).mean())
-    return -10 * math.log10(error) if error > 0 else None
+def _of_two(measure: Callable[[Tensor, Tensor], Tensor], x: np.ndarray, y: np.ndarray) -> float:
+    return float(measure(torch.from_numpy(x)[None], torch.from_numpy(y)[None]))
 
 
 def _thumbnail(values: np.ndarray) -> Image.Image:
