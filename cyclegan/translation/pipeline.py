@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from cyclegan.errors import BadInput, out_of_memory
-from cyclegan.images import TIFF_SUFFIXES, BadImage, Picture, image_size, replace_file
+from cyclegan.files import replace_file
+from cyclegan.images import TIFF_SUFFIXES, BadImage, Picture, image_size
 from cyclegan.translation.manifest import FileState
 from cyclegan.translation.options import FolderOptions
 from cyclegan.translation.tiling.tiff import SLIDE_PIXELS, slide_size
