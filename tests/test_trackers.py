@@ -419,7 +419,13 @@ def test_per_image_figures_against_their_formulas(tmp_path):
     assert row["truth_psnr"] == pytest.approx(20 * math.log10(1 / math.sqrt(((y - z) ** 2).mean())))
     assert row["input_truth_l1"] == pytest.approx(np.abs(x - z).mean())
     assert rows[1][3] is None and rows[1][6:] == [None] * 5 and rows[0][9:] == [None, None]
-    judged = held_out_rows([comparison, alone], 3, (255, 255, 255), lambda p, q: 100 * np.abs(p - q).mean())
+
+    def distance(p, q):
+        """Given pixels as files have them."""
+        assert p.dtype == q.dtype == np.uint8
+        return 100 * np.abs(p / 255 - q / 255).mean()
+
+    judged = held_out_rows([comparison, alone], 3, (255, 255, 255), distance)
     assert [row[9:] for row in judged] == [
         pytest.approx([100 * row["change_l1"], 100 * row["truth_l1"]]),
         [pytest.approx(100 * row["change_l1"]), None],
