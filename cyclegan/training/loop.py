@@ -23,6 +23,7 @@ from cyclegan.reporting.progress import Standing, TrainingProgress
 from cyclegan.reporting.trackers import check_trackers
 from cyclegan.reporting.tracking import Tracking
 from cyclegan.training.batch_size import settle_batch_size
+from cyclegan.training.calibration import calibrate
 from cyclegan.training.chance_state import begin_random_states
 from cyclegan.training.changes import check_changes, with_meant
 from cyclegan.training.checkpoint import Progress, cut_back, mark_best, read_log, read_settings
@@ -79,6 +80,7 @@ class Trainer:
         self.run: Run = decided_by_main(
             self.accelerator, lambda: open_run(settings, self.domain.name, self.bar.say, self.claim)
         )
+        calibrate(self.step.networks, self.dataset, self.accelerator.device)
         self.averaged = {name: copy.deepcopy(self.step.networks[name]) for name in GENERATORS}
         self.progress, random_states = Progress(), None
         self.meter = Meter(self.accelerator, settings.batch_size)
