@@ -135,6 +135,26 @@ class LossSettings(Frozen):
     )
 
 
+class NceSettings(Frozen):
+    """PatchNCE, which holds what a picture shows in cut and fastcut (arXiv 2007.15651, §3)."""
+
+    weight: float | None = Field(
+        None, gt=0, description="weight of the loss; default 1 for cut, 10 for fastcut"
+    )
+    identity: bool | None = Field(
+        None, description="half of it on images of the target, which are to stay; default for cut"
+    )
+    flip: bool | None = Field(
+        None, description="translate half of the images mirrored, and compare as if not; default for fastcut"
+    )
+    temperature: float = Field(0.07, gt=0, description="by which similarities are divided")
+    patches: int = Field(256, ge=2, description="places compared in each image and each layer")
+    features: int = Field(256, ge=1, le=4096, description="of a patch, after its projection")
+    layers: tuple[int, ...] | None = Field(
+        None, description="the generator's maps on the way in, 0 its input; default as the network says"
+    )
+
+
 class OptimizerSettings(Frozen):
     """Adam, for generators and discriminators alike."""
 
@@ -224,6 +244,9 @@ class TrainSettings(Frozen):
     batch_size: int | Literal["auto"] = Field(
         1, description="images of A in a step, over all processes; auto: as many as fit into memory"
     )
+    method: Literal["cyclegan", "cut", "fastcut"] = Field(
+        "cyclegan", description="cyclegan: both ways, by cycles; cut and fastcut: A to B alone, by patches"
+    )
     size: int = Field(256, ge=16, le=8192, description="height and width of training images")
     precision: Literal["auto", "no", "fp16", "bf16"] = Field(
         "auto", description="auto: bf16 or fp16 where the hardware is fast at it, else fp32 (no)"
@@ -245,7 +268,9 @@ class TrainSettings(Frozen):
         30.0, gt=0, description="how long processes wait for one that does not answer"
     )
     gradient_accumulation: int = Field(1, ge=1, description="parts in which a step's batch is computed")
-    pool_size: int = Field(50, ge=0, description="fakes in each image pool; 0 turns the pools off")
+    pool_size: int | None = Field(
+        None, ge=0, description="fakes in each image pool, 0: none; default 50 for cyclegan, else none"
+    )
     ema_decay: float = Field(0.999, ge=0, lt=1, description="of the averaged generators; 0 turns them off")
     log_every: int = Field(50, ge=1, description="steps between two lines of metrics.jsonl")
     project: str = Field("cyclegan", description="project in the tracker")
@@ -254,6 +279,7 @@ class TrainSettings(Frozen):
     generator: GeneratorSettings = GeneratorSettings()
     discriminator: DiscriminatorSettings = DiscriminatorSettings()
     losses: LossSettings = LossSettings()
+    nce: NceSettings = NceSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
     pretrain: PretrainSettings = PretrainSettings()
     samples: SampleSettings = SampleSettings()
@@ -273,6 +299,19 @@ class TrainSettings(Frozen):
         """The trackers' names, each once; empty for ``none``."""
         names = tuple(dict.fromkeys(name.strip() for name in self.tracker.split(",")))
         return () if names == ("none",) else names
+
+    @property
+    def directions(self) -> dict[str, str]:
+        """The generators that are trained, each with its direction."""
+        both = {"G_AB": "AtoB", "G_BA": "BtoA"}
+        return both if self.method == "cyclegan" else {"G_AB": "AtoB"}
+
+    @property
+    def pooled(self) -> int:
+        """Fakes in each image pool; CUT goes without, as its authors train it."""
+        if self.pool_size is None:
+            return 50 if self.method == "cyclegan" else 0
+        return self.pool_size
 
     @property
     def load_size(self) -> int:

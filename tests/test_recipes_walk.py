@@ -9,7 +9,7 @@ from test_step import batch
 
 from cyclegan.config import OptimizerSettings, TrainSettings
 from cyclegan.training.schedule import Length, lr_factor, warmup_factor
-from cyclegan.training.step import CycleGANStep
+from cyclegan.training.step import TrainingStep
 
 GENERATORS = {kind: {"name": name, **arguments} for kind, (name, arguments) in ZOO.items()}
 # Recipes name attention by the side of its feature map.
@@ -53,7 +53,7 @@ def last_weight(network):
 
 def two_steps(chosen, precision="no"):
     AcceleratorState._reset_state(True)
-    step = CycleGANStep(chosen, Accelerator(cpu=True, mixed_precision=precision))
+    step = TrainingStep(chosen, Accelerator(cpu=True, mixed_precision=precision))
     before = {name: last_weight(network).clone() for name, network in step.networks.items()}
     length, losses = Length(chosen, 10), []
     for number in range(2):

@@ -10,6 +10,7 @@ from cyclegan.losses.adversarial import (
     zero_centred_penalty,
 )
 from cyclegan.losses.diff_augment import DRAWS, diff_augment
+from cyclegan.losses.patch_nce import patch_nce, patches_at
 from cyclegan.losses.style import content_loss, gram, style_loss, total_variation
 
 __all__ = [
@@ -21,6 +22,8 @@ __all__ = [
     "diff_augment",
     "gradient_penalty",
     "gram",
+    "patch_nce",
+    "patches_at",
     "r1_penalty",
     "scales",
     "style_loss",

@@ -13,6 +13,8 @@ GROUPS = (
      "training is stable, not whether pictures are good.", ("adversarial", "D_A", "D_B")),
     ("Cycle", "How far a picture, translated and translated back, is from itself; before weighting.",
      ("cycle",)),
+    ("Contrast", "How hard it is to tell what each patch of a translation was made of; before weighting.",
+     ("nce",)),
     ("Identity", "How much a generator changes what is of its target already; before weighting.",
      ("identity",)),
     ("Speed", "Images of A a second.", ("images_per_s",)),
