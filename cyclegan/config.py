@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -12,6 +12,9 @@ class Frozen(BaseModel):
     """Settings do not change while a run goes on, and a key that nobody reads is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
+
+
+VggLayer = Annotated[str, Field(pattern=r"^relu([12]_[12]|[345]_[1-4])$")]
 
 
 class DataSettings(Frozen):
@@ -130,6 +133,29 @@ class LossSettings(Frozen):
     lambda_style_code: float = Field(
         1.0, ge=0, description="weight of |style code of a fake - that of its reference|"
     )
+    lambda_content: float = Field(
+        0.0, ge=0, description="weight of the distance of VGG-19's features of a fake and its input"
+    )
+    lambda_style: float = Field(
+        0.0, ge=0, description="weight of the distance of a fake's Gram matrices to those of the style"
+    )
+    lambda_total_variation: float = Field(
+        0.0, ge=0, description="weight of the mean difference of a fake's neighbouring pixels"
+    )
+    content_layers: tuple[VggLayer, ...] = Field(
+        ("relu4_2",), min_length=1, description="of VGG-19, relu1_1 to relu5_4, that the content is in"
+    )
+    style_layers: tuple[VggLayer, ...] = Field(
+        ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"),
+        min_length=1,
+        description="of VGG-19, that the style is in",
+    )
+    style_picture_a: Path | None = Field(
+        None, description="picture whose style G_BA's fakes take; default the mean of A's training images"
+    )
+    style_picture_b: Path | None = Field(
+        None, description="picture whose style G_AB's fakes take; default the mean of B's training images"
+    )
     diff_augment: tuple[Literal["color", "translation", "cutout"], ...] = Field(
         (), description="how all that discriminators see is augmented, for small data"
     )
@@ -218,7 +244,7 @@ class EvaluationSettings(Frozen):
         ("vgg19",), description="what judges; vgg19 always does, inception and lpips are fetched once"
     )
     best_by: str = Field(
-        "kid_vgg19", description="metric by whose mean over both directions generators/best is chosen"
+        "kid_vgg19", description="metric by whose mean over the directions generators/best is chosen"
     )
     early_stop: int = Field(
         0, ge=0, description="end after so many evaluations in a row that are not the best; 0: never"
@@ -339,6 +365,15 @@ class TrainSettings(Frozen):
         yield (
             augment.load_size is not None and augment.preset in ("crop", "resize"),
             f"augment.load_size has no meaning with augment.preset {augment.preset!r}",
+        )
+        losses = self.losses
+        yield (
+            losses.lambda_style == 0 and (losses.style_picture_a or losses.style_picture_b) is not None,
+            "losses.style_picture_a and style_picture_b need a weight; set losses.lambda_style",
+        )
+        yield (
+            losses.style_picture_a is not None and "G_BA" not in self.directions,
+            f"losses.style_picture_a has no meaning with method {self.method!r}, which translates to B alone",
         )
         if self.batch_size == "auto":
             return

@@ -174,9 +174,16 @@ def kept_for_one(
     require_gradient(judges.values(), False)
     one = torch.zeros(1, settings.data.channels, size, size)
     batch = {"real_a": one, "real_b": one, "position": torch.zeros(1, dtype=torch.long)}
+    _learn_styles(generators, settings, one)
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor), accelerator.autocast():
         generators(batch, judges)
     return sum(found.values())
+
+
+def _learn_styles(generators: nn.Module, settings: TrainSettings, image: Tensor) -> None:
+    if settings.losses.lambda_style > 0:
+        for side in "AB":
+            generators.perceptual.learn(side, [image])
 
 
 def _judges(networks: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
@@ -221,6 +228,7 @@ def try_step(settings: TrainSettings, accelerator: Accelerator, count: int, size
     shape = (count, settings.data.channels, size, size)
     batch = {name: torch.rand(shape, device=device) for name in ("real_a", "real_b")}
     batch["position"] = torch.arange(count, device=device)
+    _learn_styles(generators, settings, batch["real_a"][:1])
     require_gradient(judges.values(), False)
     with accelerator.autocast():
         total, _, fakes = generators(batch, judges)

@@ -22,6 +22,7 @@ from cyclegan.training.objectives import (
     style_code_loss,
     takes_reference,
 )
+from cyclegan.training.perceptual import Perceptual
 
 
 class CutObjective(nn.Module):
@@ -38,6 +39,7 @@ class CutObjective(nn.Module):
         self.G_AB, self.F = networks["G_AB"], networks["F"]
         self.losses, self.nce, self.seed = settings.losses, settings.nce, settings.seed
         self.adversarial = adversarial_loss(settings.losses.adversarial).generator
+        self.perceptual = Perceptual(settings.losses, next(self.G_AB.parameters()).device)
         self.layers = tuple(patch_widths(settings))
         fast, chosen = settings.method == "fastcut", settings.nce
         self.weight = chosen.weight if chosen.weight is not None else (10.0 if fast else 1.0)
@@ -72,7 +74,8 @@ class CutObjective(nn.Module):
         if takes_reference(self.G_AB) and self.losses.lambda_style_code > 0:
             losses["style_code_ab"] = style_code_loss(self.G_AB, fake_b, real_b)
             total = total + self.losses.lambda_style_code * losses["style_code_ab"]
-        return total, losses, {"fake_b": fake_b}
+        more, found = self.perceptual("AtoB", shown_a, fake_b)
+        return total + more, losses | found, {"fake_b": fake_b}
 
     def _nce(
         self, purpose: str, positions: list[int], source: Tensor, made: Tensor, mirrored: Tensor | None

@@ -19,6 +19,7 @@ from cyclegan.training.objectives import (
     style_code_loss,
     takes_reference,
 )
+from cyclegan.training.perceptual import Perceptual
 
 
 class CycleObjective(nn.Module):
@@ -34,6 +35,7 @@ class CycleObjective(nn.Module):
         self.G_AB, self.G_BA = networks["G_AB"], networks["G_BA"]
         self.settings = settings.losses
         self.adversarial = adversarial_loss(settings.losses.adversarial).generator
+        self.perceptual = Perceptual(settings.losses, next(self.G_AB.parameters()).device)
 
     def forward(
         self, batch: Batch, judges: Mapping[str, Judge], masks: tuple[Tensor, ...] = ()
@@ -75,6 +77,10 @@ class CycleObjective(nn.Module):
             if takes_reference(network) and w.lambda_style_code > 0:
                 losses[name] = style_code_loss(network, fake, reference)
         total = torch.stack([_weight(w, name) * loss for name, loss in losses.items()]).sum()
+        for direction, source, fake in (("AtoB", real_a, fake_b), ("BtoA", real_b, fake_a)):
+            more, found = self.perceptual(direction, source, fake)
+            total = total + more
+            losses |= found
         return total, losses, {"fake_a": fake_a, "fake_b": fake_b}
 
     def _complete(self, batch: Batch, masks: tuple[Tensor, ...]) -> tuple[Tensor, Losses, Batch]:

@@ -84,6 +84,7 @@ class Trainer:
             self.progress, random_states = restore(
                 self.run.resumed_from, self.step, self.averaged, self.meter
             )
+        self.step.learn_styles({side: store.paths for side, store in self.dataset.stores.items()})
         self.length = Length(settings, len(self.dataset.stores["A"]))
         self.samples = Samples(self.domain, settings, self.accelerator.device)
         self.tracking = Tracking(self.accelerator, settings, self.run.folder)

@@ -16,7 +16,7 @@ from cyclegan.training.step import TrainingStep
 def state_of(
     step: TrainingStep, averaged: Mapping[str, nn.Module], meter: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Networks and their averages, optimizers, pools, queues, random states and, for fp16, the scaler.
+    """Networks and their averages, optimizers, pools, queues, styles, random states, fp16's scaler.
 
     The rate and the sampler's place are functions of the progress. ``meter`` holds the losses since the
     log's last line, so that the next one is what it would have been.
@@ -29,6 +29,7 @@ def state_of(
         "optimizer_D": step.optimizer_D.state_dict(),
         **{f"pool_{side.lower()}": pool.state() for side, pool in step.pools.items()},
         "queues": {kind: queue.state() for kind, queue in step.queues.items()},
+        "styles": step.perceptual.state(),
         "scaler": None if scaler is None else scaler.state_dict(),
         "meter": meter,
         "random": random_states(),
@@ -59,6 +60,7 @@ def restore(
         pool.load(state[f"pool_{side.lower()}"], device)
     for kind, queue in step.queues.items():
         queue.load(state["queues"][kind], device)
+    step.perceptual.load(state.get("styles", {}))
     if scaler is not None and state["scaler"] is not None:
         scaler.load_state_dict(state["scaler"])
     meter.load(state["meter"])

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import torch
 from accelerate import Accelerator
@@ -13,10 +14,12 @@ from cyclegan.config import TrainSettings
 from cyclegan.training.cut import CutObjective
 from cyclegan.training.cycle import CycleObjective
 from cyclegan.training.feature_queue import FeatureQueue
+from cyclegan.training.group import decided_by_main
 from cyclegan.training.guard import Guard
 from cyclegan.training.image_pool import ImagePool
 from cyclegan.training.networks import build_networks
 from cyclegan.training.objectives import Batch, DiscriminatorObjective, Judge, Losses
+from cyclegan.training.perceptual import style_pictures
 from cyclegan.training.pretraining import masks
 from cyclegan.training.views import View, augmentation_draws
 
@@ -46,6 +49,7 @@ class TrainingStep:
         adam = settings.optimizer
         betas = (adam.beta1, adam.beta2)
         generators, discriminators = build_objectives(self.networks, settings)
+        self.perceptual = generators.perceptual
         self.lr_G = adam.lr
         self.lr_D = adam.lr_discriminator or adam.lr
         prepared = accelerator.prepare(
@@ -55,6 +59,23 @@ class TrainingStep:
             torch.optim.Adam(discriminators.parameters(), self.lr_D, betas),
         )
         self.objective_G, self.objective_D, self.optimizer_G, self.optimizer_D = prepared
+
+    def learn_styles(self, train: Mapping[str, Sequence[Path]]) -> None:
+        """What the style loss leads to, where it is not known yet: of the training images by domain.
+
+        All processes must call it; the main one computes.
+        """
+        if self.settings.losses.lambda_style == 0:
+            return
+        perceptual = self.perceptual
+
+        def learned() -> dict[str, dict[str, Tensor]]:
+            for side in self.discriminators:
+                if side not in perceptual.styles:
+                    perceptual.learn(side, style_pictures(self.settings, side, train[side]))
+            return perceptual.state()
+
+        perceptual.load(decided_by_main(self.accelerator, learned))
 
     def __call__(self, parts: Sequence[Batch], lr_factor: float) -> Losses:
         """One update of all networks.
