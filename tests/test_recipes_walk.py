@@ -100,7 +100,7 @@ def walk():
                 losses[(g + d) % 5],
                 schedules[(g + 2 * d) % 3],
                 ("no", "bf16")[d % 2 ^ g % 2],
-                list(METHODS)[(g + d) % 3],
+                list(METHODS)[(g // 3 + d) % 3],
                 list(TERMS)[(g // 3 + 2 * d) % 3],
             )
 
