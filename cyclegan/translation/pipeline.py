@@ -17,7 +17,7 @@ from torch import Tensor
 from cyclegan.errors import BadInput
 from cyclegan.images import TIFF_SUFFIXES, BadImage, Picture, image_size, replace_file
 from cyclegan.translation.manifest import FileState
-from cyclegan.translation.options import FolderOptions
+from cyclegan.translation.options import NEEDS_TORCH, FolderOptions
 from cyclegan.translation.tiling.tiff import SLIDE_PIXELS, slide_size
 
 if TYPE_CHECKING:
@@ -209,6 +209,8 @@ class _Flow:
                 return Read(state, is_slide=True)
             picture = self.translator.read(job.source)
             if self.options.size is None and self.translator.goes_in_tiles(*picture.pixels.shape[:2]):
+                if not self.translator.has_tiles:
+                    return Read(state, error=f"{job.source}: {NEEDS_TORCH}")
                 return Read(state, picture)
             return Read(state, picture, self.translator.prepare(picture, self.options.size))
         except BadImage as error:
