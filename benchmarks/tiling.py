@@ -7,6 +7,7 @@ of the processor, user and system, over all threads: it depends little on what e
 
 import argparse
 import hashlib
+import itertools
 import json
 import subprocess
 import sys
@@ -31,13 +32,14 @@ def main() -> None:
     parser.add_argument(
         "--work", type=Path, default=Path("runs/tiling"), help="where rows and pictures are kept"
     )
+    parser.add_argument("--bands", type=int, help="only the first rows of tiles; their memory is that of all")
     parser.add_argument("--again", action="store_true", help="measure anew what is kept")
     parser.add_argument("--show", action="store_true", help="print what is kept, and measure nothing")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
     args = parser.parse_args()
     if args.one:
-        _one(args.ways[0], args.sizes[0], args.work, args.generator)
+        _one(args.ways[0], args.sizes[0], args.work, args.generator, args.bands)
         return
     weights = args.generator / "model.safetensors" if args.generator else None
     name = hashlib.sha256(weights.read_bytes()).hexdigest()[:12] if weights else "random"
@@ -46,7 +48,7 @@ def main() -> None:
     for size in args.sizes:
         for way in args.ways:
             if not args.show and (args.again or not _kept(work, way, size)):
-                _measure(way, size, work, args.generator)
+                _measure(way, size, work, args.generator, args.bands)
     rows = [row for size in args.sizes for way in args.ways if (row := _row(way, size, work))]
     table = Table(*COLUMNS)
     for row in rows:
@@ -62,9 +64,10 @@ def _kept(work: Path, way: str, size: int) -> dict[str, float] | None:
     return json.loads(path.read_text()) if path.exists() else None
 
 
-def _measure(way: str, size: int, work: Path, generator: Path | None) -> None:
+def _measure(way: str, size: int, work: Path, generator: Path | None, bands: int | None) -> None:
     command = [sys.executable, __file__, str(size), "--ways", way, "--one", "--work", str(work)]
-    subprocess.run([*command, *(["--generator", str(generator)] if generator else [])], check=True)
+    command += ["--generator", str(generator)] if generator else []
+    subprocess.run([*command, *(["--bands", str(bands)] if bands else [])], check=True)
 
 
 def _row(way: str, size: int, work: Path) -> dict[str, object] | None:
@@ -90,13 +93,15 @@ def _apart(made: np.ndarray, whole: np.ndarray) -> tuple[int, float]:
     return largest, round(total / made.size, 2)
 
 
-def _seams(pixels: np.ndarray) -> tuple[float, float]:
+def _seams(pixels: np.ndarray) -> tuple[float | None, float | None]:
     """The mean step across the borders of tiles, in units of the step elsewhere: to the right, and down."""
     return _seam(pixels), _seam(pixels.transpose(1, 0, 2))
 
 
-def _seam(pixels: np.ndarray) -> float:
-    """Over the columns where tiles meet."""
+def _seam(pixels: np.ndarray) -> float | None:
+    """Over the columns where tiles meet; None where there is one row of tiles alone."""
+    if pixels.shape[1] <= TILE:
+        return None
     total = np.zeros(pixels.shape[1] - 1)
     for top in range(0, len(pixels), 256):
         total += np.abs(np.diff(pixels[top : top + 256].astype(np.int16), axis=1)).mean(axis=2).sum(axis=0)
@@ -108,13 +113,11 @@ def _seam(pixels: np.ndarray) -> float:
 def _photograph(size: int) -> np.ndarray:
     from skimage import data
 
-    photo = np.roll(data.astronaut(), (97, 171), axis=(0, 1))  # its mirror lines are no borders of tiles
-    times = -(-size // photo.shape[0])
-    picture = np.empty((size, size, 3), np.uint8)
-    for y in range(times):
-        for x in range(times):
-            place = picture[y * 512 : (y + 1) * 512, x * 512 : (x + 1) * 512]
-            place[:] = photo[:: 1 - 2 * (y % 2), :: 1 - 2 * (x % 2)][: place.shape[0], : place.shape[1]]
+    photo = data.astronaut()
+    # Mirrored again and again, from a place where no mirror line falls on a border of tiles.
+    rows, columns = (np.arange(offset, offset + size) % 1024 for offset in (97, 171))
+    rows, columns = np.minimum(rows, 1023 - rows), np.minimum(columns, 1023 - columns)
+    picture = photo[rows[:, None], columns[None, :]]
     # Lighter to the right and darker below, so that no tile is like another.
     for top in range(0, size, 256):
         part = picture[top : top + 256]
@@ -123,7 +126,7 @@ def _photograph(size: int) -> np.ndarray:
     return picture
 
 
-def _one(way: str, size: int, work: Path, generator: Path | None) -> None:
+def _one(way: str, size: int, work: Path, generator: Path | None, limit: int | None) -> None:
     import torch
 
     from cyclegan.artifacts import load_generator
@@ -153,9 +156,10 @@ def _one(way: str, size: int, work: Path, generator: Path | None) -> None:
             )
         else:
             bands = Tiler(network, 3, 4, Tiling(TILE, way)).bands(ArraySource(pixels))
-        made = assembled(bands, pixels)
+        made = assembled(itertools.islice(bands, limit), pixels)
     said = {"MiB": peak_mib(), "cpu_s": time.process_time() - began}
-    np.save(work / f"{size}-{way}.npy", made)
+    rows = min(size, limit * TILE) if limit else size
+    np.save(work / f"{size}-{way}.npy", made[:rows])
     (work / f"{size}-{way}.json").write_text(json.dumps(said))
 
 
