@@ -327,8 +327,10 @@ class Translator:
 
     def _in_torch(self) -> nn.Module:
         """The network in torch, for tiles, where another backend computes whole images."""
+        if self.saved_in is None:  # an .onnx file has no tiles; any weights tell how much memory it takes
+            return build("generator", self.config.network.name, self.config.network.arguments).eval()
         precision = self.backend.precision if self.backend.precision in DTYPES else "auto"
-        return open_backend(self._own_folder(), "torch", precision, self.device).network
+        return open_backend(self.saved_in, "torch", precision, self.device).network
 
     def _tensor(self, images: Tensor, size: int | None) -> Tensor:
         channels = self.config.channels
@@ -370,9 +372,9 @@ def _tiler(backend: Backend, tiling: Tiling, load: Callable[[], nn.Module]) -> T
         return Tiler(backend.network, config.channels, config.multiple_of, tiling, backend.device)
     if tiling.method is not None or isinstance(tiling.tile, int):
         raise BadInput(f"--tile, --tiling: {backend.name} takes images whole; use --backend torch")
-    with torch.device("meta"):  # shapes alone say how much memory an image takes
-        shapes = build("generator", config.network.name, config.network.arguments).eval()
-    return Tiler(shapes, config.channels, config.multiple_of, tiling, load=load)
+    with torch.device("meta"):  # weights are not needed, nor read, before an image is large
+        layers = build("generator", config.network.name, config.network.arguments).eval()
+    return Tiler(layers, config.channels, config.multiple_of, tiling, load=load)
 
 
 def _resized(images: Tensor, height: int, width: int) -> Tensor:

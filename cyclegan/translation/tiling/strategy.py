@@ -32,7 +32,8 @@ class Tiler:
         channels: of its images.
         multiple_of: what it needs their height and width to be.
         device: where it computes.
-        load: gives the network when the first tile needs it, where ``network`` has its shapes alone.
+        load: gives the network when an image is large enough for the question, where ``network`` is but its
+            layers, on torch's meta device.
 
     Raises:
         BadInput: tiles are asked for, and the network attends to the whole image at once.
@@ -65,7 +66,7 @@ class Tiler:
     @functools.cached_property
     def per_pixel(self) -> float:
         """Bytes that a pixel takes on its way through the network."""
-        return bytes_per_pixel(self.network, self.channels, max(64, self.multiple_of))
+        return bytes_per_pixel(self.loaded, self.channels, max(64, self.multiple_of))
 
     @functools.cached_property
     def held_per_pixel(self) -> float:
