@@ -7,7 +7,6 @@ of the processor, user and system, over all threads: it depends little on what e
 
 import argparse
 import hashlib
-import itertools
 import json
 import subprocess
 import sys
@@ -32,14 +31,13 @@ def main() -> None:
     parser.add_argument(
         "--work", type=Path, default=Path("runs/tiling"), help="where rows and pictures are kept"
     )
-    parser.add_argument("--bands", type=int, help="only the first rows of tiles; their memory is that of all")
     parser.add_argument("--again", action="store_true", help="measure anew what is kept")
     parser.add_argument("--show", action="store_true", help="print what is kept, and measure nothing")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
     args = parser.parse_args()
     if args.one:
-        _one(args.ways[0], args.sizes[0], args.work, args.generator, args.bands)
+        _one(args.ways[0], args.sizes[0], args.work, args.generator)
         return
     weights = args.generator / "model.safetensors" if args.generator else None
     name = hashlib.sha256(weights.read_bytes()).hexdigest()[:12] if weights else "random"
@@ -48,7 +46,7 @@ def main() -> None:
     for size in args.sizes:
         for way in args.ways:
             if not args.show and (args.again or not _kept(work, way, size)):
-                _measure(way, size, work, args.generator, args.bands)
+                _measure(way, size, work, args.generator)
     rows = [row for size in args.sizes for way in args.ways if (row := _row(way, size, work))]
     table = Table(*COLUMNS)
     for row in rows:
@@ -64,10 +62,9 @@ def _kept(work: Path, way: str, size: int) -> dict[str, float] | None:
     return json.loads(path.read_text()) if path.exists() else None
 
 
-def _measure(way: str, size: int, work: Path, generator: Path | None, bands: int | None) -> None:
+def _measure(way: str, size: int, work: Path, generator: Path | None) -> None:
     command = [sys.executable, __file__, str(size), "--ways", way, "--one", "--work", str(work)]
-    command += ["--generator", str(generator)] if generator else []
-    subprocess.run([*command, *(["--bands", str(bands)] if bands else [])], check=True)
+    subprocess.run([*command, *(["--generator", str(generator)] if generator else [])], check=True)
 
 
 def _row(way: str, size: int, work: Path) -> dict[str, object] | None:
@@ -126,7 +123,7 @@ def _photograph(size: int) -> np.ndarray:
     return picture
 
 
-def _one(way: str, size: int, work: Path, generator: Path | None, limit: int | None) -> None:
+def _one(way: str, size: int, work: Path, generator: Path | None) -> None:
     import torch
 
     from cyclegan.artifacts import load_generator
@@ -156,10 +153,9 @@ def _one(way: str, size: int, work: Path, generator: Path | None, limit: int | N
             )
         else:
             bands = Tiler(network, 3, 4, Tiling(TILE, way)).bands(ArraySource(pixels))
-        made = assembled(itertools.islice(bands, limit), pixels)
+        made = assembled(bands, pixels)
     said = {"MiB": peak_mib(), "cpu_s": time.process_time() - began}
-    rows = min(size, limit * TILE) if limit else size
-    np.save(work / f"{size}-{way}.npy", made[:rows])
+    np.save(work / f"{size}-{way}.npy", made)
     (work / f"{size}-{way}.json").write_text(json.dumps(said))
 
 
