@@ -20,6 +20,7 @@ from cyclegan.translation.tiling import lazy, statistics, strategy
 from cyclegan.translation.tiling.exact import exact_bands
 from cyclegan.translation.tiling.geometry import bands
 from cyclegan.translation.tiling.lazy import Moments, Padded, Region, Stored
+from cyclegan.translation.tiling.memory import WORKING_COPIES, bytes_per_pixel
 from cyclegan.translation.tiling.source import ArraySource
 from cyclegan.translation.tiling.statistics import held_bytes_per_pixel, with_statistics_of
 from cyclegan.translation.tiling.strategy import Tiler
@@ -318,6 +319,20 @@ def test_auto_tiles_only_what_memory_cannot_hold(astronaut, monkeypatch):
     assert way_of(Tiling()) == "whole"  # small enough for any machine
     monkeypatch.setattr(strategy, "SMALL_PIXELS", 100)
     assert way_of(Tiling()) == "dense_bands"
+
+
+def test_memory_is_measured_apart_from_what_other_threads_compute():
+    """A reader asks for it while the network is at work on another image; both give what they give alone."""
+
+    class Busy(nn.Conv2d):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if x.shape[-1] == 64:
+                net(torch.zeros(1, 3, 256, 256))  # what the other thread does in this moment
+            return super().forward(x)
+
+    net = nn.Sequential(Busy(3, 8, 1), nn.ReLU())
+    assert bytes_per_pixel(net, 3, 64) == WORKING_COPIES * (8 + 8) * 4
+    assert not any(module._forward_hooks for module in net.modules())
 
 
 def test_a_files_tiling_is_chosen_by_options_and_recorded(generator, photograph, tmp_path):

@@ -5,7 +5,6 @@ that neighbours disagree. Here the statistics of every layer are gathered once, 
 the whole image, and are then the same for all tiles.
 """
 
-import copy
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +16,7 @@ from torch.fx.node import map_aggregate
 
 from cyclegan.errors import BadInput
 from cyclegan.translation.tiling.lazy import Moments
+from cyclegan.translation.tiling.memory import twin
 
 
 class SharedInstanceNorm(nn.Module):
@@ -67,9 +67,7 @@ def held_bytes_per_pixel(network: nn.Module, channels: int, side: int) -> float:
 
 
 def _with_shared_norms(network: nn.Module) -> nn.Module:
-    # The copy shares its tensors: a second set of weights would be memory for nothing.
-    shared = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
-    steady = copy.deepcopy(network, shared)
+    steady = twin(network)
     for parent in list(steady.modules()):
         for name, child in parent.named_children():
             if _is_instance_norm(child):
