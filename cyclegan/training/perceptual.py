@@ -4,7 +4,7 @@ Features are VGG-19's, which is fixed, and neither trained nor saved. Distances 
 weight means the same in each layer: 1 is as far as a picture without any features.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -69,6 +69,17 @@ class Perceptual:
             for name, features in self._features(picture.to(self.device), self.settings.style_layers).items():
                 found[name] = found.get(name, 0) + gram(features).mean(dim=0, keepdim=True)
         self.styles[side] = {name: total / count for name, total in found.items()}
+
+    def state(self) -> dict[str, Grams]:
+        """What was learned, by domain."""
+        return self.styles
+
+    def load(self, styles: Mapping[str, Grams]) -> None:
+        """Take over what was learned elsewhere or before."""
+        self.styles = {
+            side: {name: target.to(self.device) for name, target in grams.items()}
+            for side, grams in styles.items()
+        }
 
     def _features(self, images: Tensor, layers: Iterable[str]) -> Grams:
         """Activations by layer, in fp32, of images with one channel or three."""
