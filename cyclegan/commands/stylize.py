@@ -185,7 +185,7 @@ def _translator(asked: _Asked, styles: Sequence[Style], device: "torch.device") 
         backend = TorchBackend(network, Images(multiple_of=network.multiple_of), device, "fp32", digest)
         choices = {
             "strength": asked.strength,
-            "computed_at": options.size,
+            "size": options.size,
             "keep_colours": options.keep_colours,
         }
     record = facts(method, styles, choices)

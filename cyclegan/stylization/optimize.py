@@ -30,8 +30,8 @@ class Progress:
     Args:
         step, steps: counted over all scales, from 1.
         height, width: of the present scale.
-        losses: the weighted terms, ``content``, ``style`` and ``total variation``.
-        image: (1, 3, height, width), roughly in [-1, 1]; changed by the next step.
+        losses: the weighted terms of the best picture so far: ``content``, ``style``, ``total variation``.
+        image: that picture, (1, 3, height, width), roughly in [-1, 1].
     """
 
     step: int
@@ -63,7 +63,7 @@ def optimize(
         network: VGG-19 with its weights, in evaluation mode, on the device of ``content``.
         content: (3, H, W) in [-1, 1].
         on_step: told after each step; what it returns ends the optimization when it is true.
-        fast: maps (1, 3, H, W) in [-1, 1] to the same shape, for ``options.start`` ``fast``.
+        fast: maps (1, 3, H, W) in [-1, 1], of any size, to the same shape, for ``options.start`` ``fast``.
 
     Returns:
         (3, h, w) in [-1, 1], at ``options.size`` or the content's own, as good as it was found.

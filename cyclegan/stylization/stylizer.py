@@ -1,7 +1,7 @@
 """Optimization as a function of a batch of images, with what a record and a label say of each method."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cyclegan.datasets.fetch import sha256_of
 from cyclegan.images import WHITE
-from cyclegan.networks.inference import inference_device
+from cyclegan.networks.inference import inference_device, translate
 from cyclegan.networks.vgg19 import pretrained_vgg19, vgg19_file
 from cyclegan.stylization.fast import FastStyle, fast_network, model_file
 from cyclegan.stylization.optimize import OnStep, optimize
@@ -61,8 +61,10 @@ class Stylizer:
         self.network = pretrained_vgg19().to(self.device)
         self.weights_sha256 = sha256_of(vgg19_file())
         self.styles, self.options, self.on_step = styles, options, on_step
-        starts_fast = options.start == "fast"
-        self.fast: FastStyle | None = fast_network(styles).to(self.device) if starts_fast else None
+        self.fast: FastStyle | None = None
+        if options.start == "fast":
+            whole = [replace(style, part=None) for style in styles]
+            self.fast = fast_network(whole).to(self.device)
 
     def __call__(self, images: Tensor) -> Tensor:
         # Callers translate in inference mode; here gradients are the work.
@@ -70,8 +72,12 @@ class Stylizer:
             return torch.cat([self._one(image.clone()) for image in images])
 
     def _one(self, image: Tensor) -> Tensor:
-        made = optimize(self.network, image, self.styles, self.options, self.on_step, self.fast)
+        made = optimize(self.network, image, self.styles, self.options, self.on_step, self._first)
         return resized(made[None], *image.shape[1:]).clamp(-1, 1)
+
+    def _first(self, content: Tensor) -> Tensor:
+        assert self.fast is not None
+        return translate(self.fast, content, self.fast.multiple_of)
 
 
 def style_digests(styles: Sequence[Style]) -> str:
