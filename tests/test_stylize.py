@@ -18,6 +18,7 @@ from cyclegan.images import from_tensor, read_image, resize, to_tensor
 from cyclegan.networks.vgg19 import VGG19, pretrained_vgg19
 from cyclegan.stylization import Optimization, Style, fast_network, optimize
 from cyclegan.stylization.colour import luminance, with_colours_of
+from cyclegan.stylization.descent import LBFGS
 from cyclegan.stylization.fast import StylePredictor, model_file
 from cyclegan.stylization.objective import Objective
 from cyclegan.translation.options import Tiling
@@ -129,6 +130,21 @@ def test_saving_memory_changes_nothing(vgg, cat):
 # --- the optimization
 
 
+def test_lbfgs_finds_the_bottom_of_a_narrow_valley():
+    # Rosenbrock's, in five pairs; and no point that it takes is higher than the one before.
+    x = torch.full((10,), -1.2, dtype=torch.float64)
+    descent, losses, taken = LBFGS(x, 10), [], []
+    for _ in range(300):
+        x = x.detach().requires_grad_(True)
+        loss = (100 * (x[1::2] - x[::2] ** 2) ** 2 + (1 - x[::2]) ** 2).sum()
+        (gradient,) = torch.autograd.grad(loss, x)
+        losses.append(float(loss.detach()))
+        x = descent.tell(losses[-1], gradient)
+        taken.append(descent.loss)
+    assert min(losses) < 1e-12
+    assert taken == sorted(taken, reverse=True)
+
+
 def style_distance(network, image, style):
     """Mean relative distance of Gram matrices, by numpy."""
     with torch.no_grad():
@@ -155,7 +171,7 @@ def structure(image, content):
 @pytest.mark.parametrize("options", [{}, {"optimizer": "adam"}], ids=str)
 def test_an_optimized_picture_has_the_style_as_no_blur_has(vgg, cat, cells, options):
     seen = []
-    chosen = Optimization(steps=25, content_weight=20, **options)
+    chosen = Optimization(steps=25, content_weight=5, **options)
     made = optimize(vgg, cat, [cells], chosen, lambda p: seen.append(p.loss) or False)
     assert made.shape == cat.shape and made.abs().max() <= 1
     assert len(seen) == 25 and seen == sorted(seen, reverse=True)  # the best so far
@@ -166,7 +182,7 @@ def test_an_optimized_picture_has_the_style_as_no_blur_has(vgg, cat, cells, opti
 
 def test_noise_becomes_the_picture(vgg, cat, cells):
     seen = []
-    options = Optimization(steps=20, start="noise", content_weight=20)
+    options = Optimization(steps=20, start="noise", content_weight=5)
     optimize(vgg, cat, [cells], options, lambda p: seen.append(p.loss) or False)
     assert seen[-1] < 0.2 * seen[0]
 
@@ -194,8 +210,8 @@ def test_the_same_call_gives_the_same_picture(vgg, cat, cells):
     assert torch.equal(optimize(vgg, cat, [cells], options), optimize(vgg, cat, [cells], options))
 
 
-def test_a_step_that_blows_up_is_taken_back(vgg, cat, cells, monkeypatch):
-    monkeypatch.setattr("cyclegan.stylization.optimize.ADAM_RATE", 1e4)
+def test_steps_that_blow_up_do_no_harm(vgg, cat, cells, monkeypatch):
+    monkeypatch.setattr("cyclegan.stylization.descent.ADAM_RATE", 1e4)
     losses = []
     options = Optimization(steps=4, optimizer="adam", style_weight=0, content_weight=1, start="noise")
     made = optimize(vgg, cat, [cells], options, lambda p: losses.append(p.loss))
@@ -227,7 +243,7 @@ def test_a_masked_style_leaves_the_rest_alone(vgg, cat, cells):
 
 
 def test_colours_are_kept_and_light_is_taken_over(vgg, cat, cells):
-    made = optimize(vgg, cat, [cells], Optimization(steps=10, keep_colours=True, content_weight=0.1))
+    made = optimize(vgg, cat, [cells], Optimization(steps=10, keep_colours=True))
     light, own = luminance(made[None]), luminance(cat[None])
     assert (light - own).abs().mean() > 0.03
     # The colour differences point where the content's do; they are shorter only where a channel is full.

@@ -5,7 +5,7 @@ From Python: ``read_styles``, then ``optimize`` for tensors (it tells every step
 """
 
 from cyclegan.stylization.fast import fast_network
-from cyclegan.stylization.optimize import Progress, optimize
+from cyclegan.stylization.optimization import Progress, optimize
 from cyclegan.stylization.options import Optimization
 from cyclegan.stylization.styles import Style, read_styles
 

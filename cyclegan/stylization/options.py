@@ -38,7 +38,7 @@ class Optimization:
     """
 
     content_weight: float = 1.0
-    style_weight: float = 1.0
+    style_weight: float = 0.25
     tv_weight: float = 0.0
     content_layers: dict[str, float] = field(default_factory=lambda: dict(CONTENT_LAYERS))
     style_layers: dict[str, float] = field(default_factory=lambda: dict(STYLE_LAYERS))

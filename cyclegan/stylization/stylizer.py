@@ -12,7 +12,7 @@ from cyclegan.images import WHITE
 from cyclegan.networks.inference import inference_device, translate
 from cyclegan.networks.vgg19 import pretrained_vgg19, vgg19_file
 from cyclegan.stylization.fast import FastStyle, fast_network, model_file
-from cyclegan.stylization.optimize import OnStep, optimize
+from cyclegan.stylization.optimization import OnStep, optimize
 from cyclegan.stylization.options import Optimization
 from cyclegan.stylization.styles import Style, resized
 

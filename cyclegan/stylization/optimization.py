@@ -13,14 +13,13 @@ from torch import Tensor
 from cyclegan import chance
 from cyclegan.networks.vgg19 import VGG19
 from cyclegan.stylization.colour import grey, match_luminance, with_colours_of
+from cyclegan.stylization.descent import LBFGS, Adam, Descent
 from cyclegan.stylization.objective import Objective
 from cyclegan.stylization.options import Optimization
 from cyclegan.stylization.styles import Style, at_scale, resized
 
 HISTORY_BYTES = 1 << 30  # of L-BFGS, which keeps two vectors of the picture's size for each step it knows
 MOST_HISTORY = 100
-ADAM_RATE = 0.02  # a hundredth of the range
-DIVERGED = 10.0  # times the best loss
 
 
 @dataclass(frozen=True)
@@ -112,58 +111,35 @@ class _Run:
     """The steps at one scale, and the best picture among them."""
 
     def __init__(self, objective: Objective, image: Tensor, options: Optimization, steps: int) -> None:
-        self.objective, self.options, self.steps = objective, options, steps
-        self.image = image.detach().clone().requires_grad_(True)
-        self.best, self.best_loss = image, float("inf")
-        self.rate = 1.0 if options.optimizer == "lbfgs" else ADAM_RATE
-        self.optimizer = self._optimizer()
+        self.objective, self.steps = objective, steps
+        self.image = self.best = image.detach().clone()
+        self.best_loss = float("inf")
         self.losses: dict[str, float] = {}
-        self.diverged = False
-
-    def _optimizer(self) -> torch.optim.Optimizer:
-        if self.options.optimizer == "adam":
-            return torch.optim.Adam([self.image], lr=self.rate)
-        bytes_a_step = 2 * self.image.numel() * self.image.element_size()
-        history = int(min(MOST_HISTORY, max(4, HISTORY_BYTES // bytes_a_step)))
-        # One evaluation a step, without a line search: a step too long is undone below, and is rare.
-        return torch.optim.LBFGS(
-            [self.image], lr=self.rate, max_iter=1, history_size=history, tolerance_grad=0, tolerance_change=0
-        )
+        self.descent: Descent
+        if options.optimizer == "adam":
+            self.descent = Adam(self.image)
+        else:
+            bytes_a_step = 2 * image.numel() * image.element_size()
+            self.descent = LBFGS(self.image, min(MOST_HISTORY, max(4, HISTORY_BYTES // bytes_a_step)))
 
     def to_the_end(self, on_step: OnStep | None, done: int, steps: int) -> tuple[Tensor, bool]:
         """The best picture found, and whether ``on_step`` wanted no more."""
         height, width = self.image.shape[2:]
         for step in range(1, self.steps + 1):
-            self.optimizer.step(self._evaluate)
-            if self.diverged:
-                self._step_back()
+            self.one_step()
             told = Progress(done + step, steps, height, width, self.losses, self.best)
             if on_step is not None and on_step(told):
                 return self.best, True
-        with torch.no_grad():
-            self._look()  # at what the last step made
         return self.best, False
 
-    def _evaluate(self) -> float:
-        """The present picture's loss, and its gradient for the optimizer."""
-        total = self._look()
-        (self.image.grad,) = torch.autograd.grad(total, self.image)
-        return float(total.detach())
-
-    def _look(self) -> Tensor:
-        """The present picture's loss; the picture is kept if it is the best."""
-        terms = self.objective(self.image)
+    def one_step(self) -> None:
+        """Look at the present picture, keep it if it is the best, and go on to the next."""
+        image = self.image.requires_grad_(True)
+        terms = self.objective(image)
         total = torch.stack(list(terms.values())).sum()
-        loss = float(total.detach())
-        self.diverged = not loss <= DIVERGED * self.best_loss
+        (gradient,) = torch.autograd.grad(total, image)
+        image, loss = image.detach(), float(total.detach())
         if loss < self.best_loss:
-            self.best, self.best_loss = self.image.detach().clone(), loss
+            self.best, self.best_loss = image, loss
             self.losses = {name: float(term.detach()) for name, term in terms.items()}
-        return total
-
-    def _step_back(self) -> None:
-        """Begin anew from the best picture, with steps half as long."""
-        with torch.no_grad():
-            self.image.copy_(self.best)
-        self.rate /= 2
-        self.optimizer = self._optimizer()
+        self.image = self.descent.tell(loss, gradient)
