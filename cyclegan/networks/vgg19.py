@@ -5,12 +5,11 @@ shared values and their indices.
 """
 
 import importlib.util
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from cyclegan.errors import BadInput
 
@@ -38,36 +37,35 @@ class VGG19(nn.Module):
                 inputs = width
         self.register_buffer("mean", torch.tensor(_MEAN_RGB).view(1, 3, 1, 1))
 
-    def forward(
-        self, images: Tensor, layers: Collection[str], save_memory: bool = False
-    ) -> dict[str, Tensor]:
-        """(N, 3, H, W) in [-1, 1] to the activations named in ``layers``, none computed beyond them.
-
-        ``save_memory``: for gradients, each block is computed again from its input rather than remembered.
-        """
-        x = (images + 1) * 127.5 - self.mean
-        x = x[:, [2, 1, 0]]  # the published weights are for BGR
+    def forward(self, images: Tensor, layers: Collection[str]) -> dict[str, Tensor]:
+        """(N, 3, H, W) in [-1, 1] to the activations named in ``layers``, none computed beyond them."""
+        x = self.normalized(images)
         found: dict[str, Tensor] = {}
         for block in range(1, len(WIDTHS) + 1):
             wanted = [layer for layer in layers if layer.startswith(f"relu{block}_")]
             is_last = len(found) + len(wanted) == len(layers)
-            if save_memory and x.requires_grad:
-                x, seen = checkpoint(self._block, x, block, wanted, is_last, use_reentrant=False)
-            else:
-                x, seen = self._block(x, block, wanted, is_last)
+            x, seen = self.block(x, block, wanted, is_last)
             found.update(seen)
             if is_last:
                 break
         return found
 
-    def _block(
-        self, x: Tensor, block: int, wanted: Sequence[str], is_last: bool
+    def normalized(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) in [-1, 1] as the first block takes them."""
+        return ((images + 1) * 127.5 - self.mean)[:, [2, 1, 0]]  # the published weights are for BGR
+
+    def block(
+        self, x: Tensor, number: int, wanted: Collection[str], is_last: bool = False
     ) -> tuple[Tensor, dict[str, Tensor]]:
+        """One of the five blocks: what the next one takes, and the activations that are wanted of this one.
+
+        The last one ends with the last activation wanted.
+        """
         found: dict[str, Tensor] = {}
-        for number in range(1, CONVOLUTIONS_PER_BLOCK[block - 1] + 1):
-            x = nn.functional.relu(self.convolutions[f"{block}_{number}"](x))
-            if f"relu{block}_{number}" in wanted:
-                found[f"relu{block}_{number}"] = x
+        for convolution in range(1, CONVOLUTIONS_PER_BLOCK[number - 1] + 1):
+            x = nn.functional.relu(self.convolutions[f"{number}_{convolution}"](x))
+            if f"relu{number}_{convolution}" in wanted:
+                found[f"relu{number}_{convolution}"] = x
             if is_last and len(found) == len(wanted):
                 return x, found
         return nn.functional.max_pool2d(x, 2), found
