@@ -22,7 +22,7 @@ CYCLEGAN := $(BIN)/torchrun --nproc-per-node $(PROCESSES) -m cyclegan
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data train translate evaluate test test-slow lint bench clean
+.PHONY: help setup data train translate stylize evaluate test test-slow lint bench clean
 
 help: ## this table
 	@echo "Two folders of pictures in, a translator between them out."
@@ -49,6 +49,10 @@ train: $(STAMP) ## train both generators on DOMAIN
 translate: $(STAMP) ## translate INPUT with GENERATOR (default: DOMAIN's newest) into OUTPUT
 	@test -n "$(GENERATOR)" || { echo "make translate: no generator in runs/$(DOMAIN); 'make train' first, or name one: GENERATOR=" >&2; exit 2; }
 	$(CYCLEGAN) translate "$(GENERATOR)" "$(INPUT)" "$(OUTPUT)" $(ARGS)
+
+stylize: $(STAMP) ## give CONTENT (a picture or a folder) the look of STYLE, into OUTPUT
+	@test -n "$(CONTENT)" && test -n "$(STYLE)" || { echo "make stylize: name the pictures: CONTENT=photo.jpg STYLE=painting.jpg OUTPUT=out.jpg" >&2; exit 2; }
+	$(BIN)/cyclegan stylize "$(CONTENT)" "$(STYLE)" "$(OUTPUT)" $(ARGS)
 
 evaluate: $(STAMP) ## judge GENERATOR (default: DOMAIN's newest) on held-out images
 	@test -n "$(GENERATOR)" || { echo "make evaluate: no generator in runs/$(DOMAIN); 'make train' first, or name one: GENERATOR=" >&2; exit 2; }

@@ -12,6 +12,7 @@ from cyclegan.errors import BadInput, Failed, nearest, shown
 VERBS = {
     "train": ("train [DOMAIN] [options]", "train both generators on a domain or on own folders"),
     "translate": ("translate GENERATOR INPUT OUTPUT", "translate a picture or a folder"),
+    "stylize": ("stylize CONTENT STYLE OUT", "give pictures the look of another one"),
     "inspect": ("inspect FILE ...", "show how a picture came to be, and whether that holds"),
     "convert": ("convert FILE OUT", "make a generator's folder from somebody's .pth"),
     "evaluate": ("evaluate GENERATOR_OR_RUN", "judge a generator on held-out images"),
