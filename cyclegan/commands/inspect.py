@@ -73,6 +73,7 @@ def _label_rows(label: dict[str, Any] | None) -> list[tuple[str, str]]:
         digest = label.get("generator_sha256", "unknown")
         rows.append(("generator", f"{label['domain']} {label.get('direction')}, sha256 {digest}"))
     rows += [("data", f"{side}: {licence}") for side, licence in label.get("licences", {}).items()]
+    rows += [("by", f"{side}: {names}") for side, names in label.get("attribution", {}).items()]
     if "input_sha256" in label:
         rows.append(("input", f"sha256 {label['input_sha256']}"))
     settings = [f"{key} {value}" for key, value in label.get("settings", {}).items() if value is not None]

@@ -49,6 +49,7 @@ class Label:
         generator_sha256: of model.safetensors; None for a network that came from no file.
         config_sha256: of config.json, likewise.
         licences: of the training images, by domain ("A", "B").
+        attribution: whom those are by, likewise.
         card_sha256: of the domain's data card.
         trained_with: the version of cyclegan that trained the generator.
     """
@@ -60,6 +61,7 @@ class Label:
     source: str
     target: str
     licences: Mapping[str, str]
+    attribution: Mapping[str, str]
     card_sha256: str | None
     trained_with: str
 
@@ -80,14 +82,15 @@ class Label:
             config.source,
             config.target,
             dict(config.licences),
+            dict(config.attribution),
             config.card_sha256,
             config.cyclegan_version,
         )
         size = len(json.dumps(label.record()))
         if size > _MOST_TEXT:
             raise BadInput(
-                f"config.json: its names and licences have {size:,} characters and go into each picture; "
-                f"shorten them to {_MOST_TEXT:,}"
+                f"config.json: its names, licences and attributions have {size:,} characters and go into each"
+                f" picture; shorten them to {_MOST_TEXT:,}"
             )
         return label
 
@@ -102,6 +105,7 @@ class Label:
             "source": self.source,
             "target": self.target,
             "licences": dict(self.licences),
+            "attribution": dict(self.attribution),
             "card_sha256": self.card_sha256,
             "trained_with": f"cyclegan {self.trained_with}",
             "cyclegan_version": __version__,
@@ -139,9 +143,10 @@ def _packet(facts: Mapping[str, Any]) -> bytes:
     add(_XMP, "CreatorTool", f"cyclegan {facts['cyclegan_version']}")
     for name, key in _TEXTS.items():
         add(OURS, name, facts[key])
-    licences = ET.SubElement(ET.SubElement(about, f"{{{OURS}}}TrainingLicences"), f"{{{_RDF}}}Bag")
-    for side, licence in sorted(facts["licences"].items()):
-        ET.SubElement(licences, f"{{{_RDF}}}li").text = _NOT_XML.sub("\ufffd", f"{side}: {licence}")
+    for name, key in _BAGS.items():
+        bag = ET.SubElement(ET.SubElement(about, f"{{{OURS}}}{name}"), f"{{{_RDF}}}Bag")
+        for side, words in sorted(facts[key].items()):
+            ET.SubElement(bag, f"{{{_RDF}}}li").text = _NOT_XML.sub("\ufffd", f"{side}: {words}")
     add(OURS, "Settings", json.dumps(facts["settings"], sort_keys=True))
     return (_HEAD + ET.tostring(meta, "unicode") + _TAIL).encode()
 
@@ -159,6 +164,7 @@ _TEXTS = {
     "Version": "cyclegan_version",
     "InputSHA256": "input_sha256",
 }
+_BAGS = {"TrainingLicences": "licences", "TrainingAttribution": "attribution"}  # "A: ..." and "B: ..."
 
 
 def read_label(xmp: bytes | None) -> dict[str, Any] | None:
@@ -186,9 +192,10 @@ def read_label(xmp: bytes | None) -> dict[str, Any] | None:
                 facts[key] = texts[f"{{{OURS}}}{name}"]
         if kind := texts.get(f"{{{_IPTC}}}DigitalSourceType"):
             facts["digital_source_type"] = kind
-        listed = about.findall(f"{{{OURS}}}TrainingLicences/{{{_RDF}}}Bag/{{{_RDF}}}li")
-        if listed:
-            facts["licences"] = dict((item.text or "").split(": ", 1) for item in listed)
+        for name, key in _BAGS.items():
+            bag = about.find(f"{{{OURS}}}{name}/{{{_RDF}}}Bag")
+            if bag is not None:
+                facts[key] = dict((item.text or "").split(": ", 1) for item in bag)
         if settings := texts.get(f"{{{OURS}}}Settings"):
             facts["settings"] = _object(json.loads(settings))
     return facts or None
