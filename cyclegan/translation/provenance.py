@@ -18,7 +18,7 @@ import json
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from cyclegan import __version__
@@ -49,9 +49,9 @@ class Label:
         generator_sha256: of model.safetensors; None for a network that came from no file.
         config_sha256: of config.json, likewise.
         licences: of the training images, by domain ("A", "B").
-        attribution: whom those are by, likewise.
         card_sha256: of the domain's data card.
         trained_with: the version of cyclegan that trained the generator.
+        attribution: whom the training images are by, by domain.
     """
 
     generator_sha256: str | None
@@ -61,9 +61,9 @@ class Label:
     source: str
     target: str
     licences: Mapping[str, str]
-    attribution: Mapping[str, str]
     card_sha256: str | None
     trained_with: str
+    attribution: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -82,9 +82,9 @@ class Label:
             config.source,
             config.target,
             dict(config.licences),
-            dict(config.attribution),
             config.card_sha256,
             config.cyclegan_version,
+            attribution=dict(config.attribution),
         )
         size = len(json.dumps(label.record()))
         if size > _MOST_TEXT:
