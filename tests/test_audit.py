@@ -10,6 +10,7 @@ import numpy as np
 import pyexiv2
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from test_signing import MIME, make_pair, write_pair
 
 from cyclegan.cli import main
@@ -88,8 +89,6 @@ def test_what_exiftool_wrote_is_read(photograph, suffix):
 
 
 def test_texts_of_png_and_files_that_say_nothing(tmp_path, photograph):
-    from PIL.PngImagePlugin import PngInfo
-
     info = PngInfo()
     info.add_text("Copyright", "Jo, CC0 1.0")
     info.add_itxt("Author", "Jané")
@@ -107,6 +106,12 @@ def test_damaged_metadata_is_told_and_is_no_crash(tmp_path):
     image.save(path, exif=b"Exif\0\0MM\0*\0\0\xff\xff", xmp=b"<x:xmpmeta><broken")
     xmp, exif = rights_of(path.read_bytes()).unread
     assert xmp.startswith("its XMP cannot be read (") and exif.startswith("its EXIF cannot be read (")
+    for name in ("exif", "iptc"):
+        info = PngInfo()
+        info.add_text(f"Raw profile type {name}", f"\n{name}\n 8\n3842494d0404zz")
+        image.save(tmp_path / "a.png", pnginfo=info)
+        (fault,) = rights_of((tmp_path / "a.png").read_bytes()).unread
+        assert fault.startswith(f"its {name.upper()} cannot be read (")
     image.save(path, xmp=b'<!DOCTYPE a [<!ENTITY b "c">]><a/>')
     assert rights_of(path.read_bytes()).unread == ("its XMP declares entities, which XMP does not have",)
 

@@ -5,7 +5,9 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from cyclegan.datasets.cards import SPLITS, Card, MadeSource
@@ -39,7 +41,7 @@ class File:
     content: str | None
     rights: Rights
 
-    @property
+    @cached_property
     def licence(self) -> str | None:
         """What the file itself names, all of it together; None if it names nothing."""
         found = []
@@ -97,7 +99,7 @@ class Audit:
     def _reason(self, split: str, file: File, allowed: Sequence[str]) -> str | None:
         refusal, licence = file.refusal, self.licence(split, file)
         if refusal is not None:
-            return f"{file.path}: its {refusal.where} says {refusal.text!r}"
+            return f"{file.path}: its {refusal.where} says {shorten(refusal.text, 200)!r}"
         if file.rights.unread:
             return f"{file.path}: {file.rights.unread[0]}, so that its rights are not known"
         if licence is None:

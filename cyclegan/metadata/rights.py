@@ -133,11 +133,9 @@ def _forbids(value: str) -> bool:
 
 
 def _exif(image: Image.Image, data: bytes, unread: list[str]) -> Iterator[Statement]:
-    block = data if image.format == "TIFF" else image.info.get("exif") or _raw_profile(image, "exif")
-    if not block:
-        return
     try:
-        entries = tags.read_tags(block.removeprefix(b"Exif\0\0"))
+        block = data if image.format == "TIFF" else image.info.get("exif") or _raw_profile(image, "exif")
+        entries = tags.read_tags(block.removeprefix(b"Exif\0\0")) if block else {}
     except ValueError as error:
         unread.append(f"its EXIF cannot be read ({error})")
         return
@@ -155,14 +153,14 @@ def _iptc(image: Image.Image, data: bytes, unread: list[str]) -> Iterator[Statem
             if key in _IPTC:
                 name, kind = _IPTC[key]
                 yield Statement(f"IPTC {name}", kind, _text(value))
-    except ValueError as error:
+    except (ValueError, IndexError) as error:
         unread.append(f"its IPTC cannot be read ({error})")
 
 
 def _iptc_block(image: Image.Image, data: bytes) -> bytes:
     """IIM's datasets, from where each format keeps them; nothing where there are none."""
-    if image.format == "JPEG":
-        return image.info.get("photoshop", {}).get(_IPTC_RESOURCE, b"")
+    if "photoshop" in image.info:
+        return image.info["photoshop"].get(_IPTC_RESOURCE, b"")
     if image.format == "TIFF":
         entry = tags.read_tags(data).get(_IPTC_TAG)
         # Some programs call the bytes 32-bit numbers; they are no numbers, so their order stays.

@@ -38,6 +38,7 @@ _PREFIXES = {"x": _META, "rdf": _RDF, "Iptc4xmpExt": _IPTC, "xmp": _XMP, "cycleg
 _HEAD = '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>\n'
 _TAIL = '\n<?xpacket end="w"?>'
 _MOST_TEXT = 20_000  # a JPEG segment holds 64 KiB
+_MOST_NAMES = 4_000  # characters of those whom the pictures of a side are by; a data set may have thousands
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # XML 1.0 §2.2
 
 
@@ -84,7 +85,7 @@ class Label:
             dict(config.licences),
             config.card_sha256,
             config.cyclegan_version,
-            attribution=dict(config.attribution),
+            attribution={side: _named(names) for side, names in config.attribution.items()},
         )
         size = len(json.dumps(label.record()))
         if size > _MOST_TEXT:
@@ -122,6 +123,13 @@ class Label:
         identifiers), and would say false things of this picture.
         """
         return replace(metadata, xmp=_packet(self.facts(source_sha256, settings)))
+
+
+def _named(names: str) -> str:
+    """As many names as go into each picture; the others stay in the generator's config.json."""
+    if len(names) <= _MOST_NAMES:
+        return names
+    return names[:_MOST_NAMES].rpartition("; ")[0] + "; and others, whom the generator's config.json names"
 
 
 def _packet(facts: Mapping[str, Any]) -> bytes:
