@@ -7,6 +7,7 @@ GENERATOR  ?= $(lastword $(sort $(wildcard runs/$(DOMAIN)/*/generators/G_$(subst
 INPUT      ?= datasets/$(DOMAIN)/test$(firstword $(subst to, ,$(DIRECTION)))
 OUTPUT     ?= outputs/$(DOMAIN)/$(DIRECTION)
 BENCH      ?= step translate
+WORKERS    ?= 2
 ARGS       ?=
 
 VENV  := .venv
@@ -53,8 +54,8 @@ evaluate: $(STAMP) ## judge GENERATOR (default: DOMAIN's newest) on held-out ima
 	@test -n "$(GENERATOR)" || { echo "make evaluate: no generator in runs/$(DOMAIN); 'make train' first, or name one: GENERATOR=" >&2; exit 2; }
 	$(BIN)/cyclegan evaluate "$(GENERATOR)" $(ARGS)
 
-test: $(STAMP) ## run the tests, under ten minutes on two cores
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+test: $(STAMP) ## run the tests, in WORKERS processes, under ten minutes on two cores
+	$(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist worksteal $(ARGS)
 
 test-slow: $(STAMP) ## run the tests that train for minutes
 	$(BIN)/python -m pytest -m slow $(ARGS)

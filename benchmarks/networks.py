@@ -32,6 +32,7 @@ DISCRIMINATORS = {
     "pixel": {"name": "pixel"},
     "multiscale": {"name": "multiscale"},
     "batch_statistics": {"name": "batch_statistics"},
+    "projected": {"name": "projected"},
 }
 
 

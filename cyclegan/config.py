@@ -108,7 +108,9 @@ class DiscriminatorSettings(Frozen):
     attention: int | None = Field(
         None, ge=1, description="self-attention on feature maps of this side, at the training size"
     )
-    scales: int | None = Field(None, ge=1, le=5, description="discriminators of multiscale")
+    scales: int | None = Field(
+        None, ge=1, le=5, description="discriminators of multiscale, blocks of VGG-19 that projected looks at"
+    )
     queue: int | None = Field(
         None, ge=1, description="images that batch_statistics compares each with, of earlier steps"
     )

@@ -6,6 +6,9 @@ import re
 from collections.abc import Iterable
 from types import ModuleType
 
+# CUDA, HIP, XPU and MPS; torch and ONNX Runtime on a CPU; Gaudi; cuDNN without room for its workspace.
+_OUT_OF_MEMORY = ("out of memory", "allocate memory", "Allocation failed", "CUDNN_STATUS_NOT_SUPPORTED")
+
 
 class BadInput(Exception):
     """Something the user gave cannot be used; the message is the whole story, exit status 2."""
@@ -32,6 +35,14 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """A ready clause such as ``; did you mean 'batch_size'?``, or nothing when no name is near."""
     found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f"; did you mean {found[0]!r}?" if found else ""
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether a device or the machine had no more memory, in the words of any backend."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, without torch
+        return True
+    # ONNX Runtime's errors are no RuntimeError; ours quote file names.
+    return not isinstance(error, BadInput | Failed) and any(words in str(error) for words in _OUT_OF_MEMORY)
 
 
 def optional(package: str, extra: str, purpose: str) -> ModuleType:

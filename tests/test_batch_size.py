@@ -9,8 +9,9 @@ import psutil
 import pytest
 import torch
 from accelerate import Accelerator
+from onnxruntime.capi.onnxruntime_pybind11_state import Fail
 
-from cyclegan.errors import BadInput
+from cyclegan.errors import BadInput, out_of_memory
 from cyclegan.recipes import read_yaml, to_yaml
 from cyclegan.training import batch_size, loop
 from cyclegan.training.batch_size import advice, largest_batch, settle_batch_size, try_step
@@ -42,6 +43,28 @@ def test_the_batch_is_halved_until_it_fits(fits, at_most, found):
 
     assert largest_batch(attempt, at_most) == found
     assert tried == sorted(tried, reverse=True) and tried[0] == at_most
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        torch.OutOfMemoryError("Allocation on device"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:114] DefaultCPUAllocator: can't allocate memory: you"),
+        MemoryError(),
+        Fail("[ONNXRuntimeError] : 1 : FAIL : Failed to allocate memory for requested buffer of size 9"),
+    ],
+    ids=lambda error: f"{type(error).__name__}: {error}"[:40],
+)
+def test_every_backends_lack_of_memory_is_known(error):
+    def attempt(count):
+        if count > 2:
+            raise error
+
+    assert out_of_memory(error)
+    assert largest_batch(attempt, 8) == 2
+    assert not out_of_memory(BadInput(f"out of memory.png: {error}"))
 
 
 def test_another_error_is_not_taken_for_a_lack_of_memory():
@@ -105,7 +128,7 @@ def test_on_a_cpu_what_a_step_keeps_is_counted(tiny, monkeypatch):
     monkeypatch.setattr(batch_size, "_available", lambda: int(0.9 * needed))
     with pytest.raises(RuntimeError, match="out of memory") as caught:
         batch_size.trial(settings, accelerator)(4, 32)
-    assert batch_size.out_of_memory(caught.value)
+    assert out_of_memory(caught.value)
 
 
 def test_the_step_that_is_tried_on_a_gpu_is_a_whole_one(tiny):

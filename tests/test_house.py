@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "cyclegan"
 FLOORS = {
     "errors": 0, "chance": 0, "config": 0,
-    "recipes": 0, "arguments": 0, "images": 0, "metadata": 0,
+    "recipes": 0, "arguments": 0, "files": 0, "images": 0, "metadata": 0,
     "networks": 1, "losses": 1, "datasets": 1,
     "artifacts": 2,
     "translation": 3, "evaluation": 3, "reporting": 3,

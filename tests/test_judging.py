@@ -11,12 +11,13 @@ from cyclegan.evaluation.command import evaluate_folder
 from cyclegan.evaluation.figures import Figure
 from cyclegan.reporting.report.figures import figures_of
 from cyclegan.training import judging, loop
-from cyclegan.training.judging import best_step, read_evaluations, stops_early
+from cyclegan.training.checkpoint import read_log
+from cyclegan.training.judging import best_step, stops_early
 from cyclegan.training.train import train
 
 
 def lines(run):
-    return read_evaluations(run / "evaluations.jsonl")
+    return read_log(run / "evaluations.jsonl")
 
 
 def weights(folder):

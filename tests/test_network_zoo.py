@@ -32,6 +32,7 @@ JUDGES = {
     "pixel": ("pixel", {"filters": 4, "attention": 1}),
     "multiscale": ("multiscale", {"filters": 4, "layers": 2, "scales": 2, "spectral_norm": True}),
     "batch_statistics": ("batch_statistics", {"filters": 4, "layers": 2, "spectral_norm": True}),
+    "projected": ("projected", {"filters": 4, "scales": 3}),
 }
 
 
@@ -134,9 +135,9 @@ def test_gradients_reach_every_parameter(kind):
 @pytest.mark.parametrize("kind", JUDGES)
 def test_gradients_reach_every_parameter_of_a_discriminator(kind, channels):
     name, arguments = JUDGES[kind]
-    network = awake(
-        initialize(build("discriminator", name, {"channels": channels, "norm": "none", **arguments}), std=0.2)
-    )
+    if name != "projected":  # which has none
+        arguments = {"norm": "none", **arguments}
+    network = awake(initialize(build("discriminator", name, {"channels": channels, **arguments}), std=0.2))
     missed = untouched(network, network(torch.randn(2, channels, 32, 48)))
     assert not [m for m in missed if not m.endswith("f.bias")]
 

@@ -102,6 +102,31 @@ def test_a_setback_takes_evaluations_with_it_and_the_trackers_hear_of_it(tiny, h
     assert "back to step 4 with a new data order" in warnings(run)[-1]
 
 
+def test_a_resume_drops_the_warnings_from_beyond_its_checkpoint(tiny, here, monkeypatch):
+    """Resumed from step 4, it meets the bad picture of step 6 again: one warning, as if never broken off."""
+    run = here / "run"
+    changes = {"run_dir": run, "checkpoint__every": 4, "checkpoint__keep": 3, "log_every": 1}
+    with monkeypatch.context() as patched:
+        poison(patched, lambda call: call in (2, 5))
+        train(tiny(steps=7, **changes))
+    told = (run / "warnings.jsonl").read_text()
+    assert [json.loads(line)["step"] for line in told.splitlines()] == [3, 6]
+    with monkeypatch.context() as patched:
+        poison(patched, lambda call: call == 1)
+        train(
+            tiny(steps=7, **{**changes, "run_dir": None}, resume=str(run / "checkpoints" / "step-00000004"))
+        )
+    assert (run / "warnings.jsonl").read_text() == told
+
+
+def test_what_every_start_warns_of_is_in_the_report_once(tiny, here, monkeypatch):
+    monkeypatch.setattr(loop, "of_domain", lambda domain: ["twins"])
+    monkeypatch.setattr(loop, "describe", lambda twins: "a held-out image is in training too")
+    train(tiny(steps=2, run_dir=here / "run"))
+    train(tiny(steps=3, resume=str(here / "run")))
+    assert warnings(here / "run") == ["a held-out image is in training too"]
+
+
 def test_a_setback_in_pretraining_and_one_back_into_it(tiny, here, monkeypatch):
     """Steps 1 to 4 fill in masked pictures; the weights end finite, the log has each step once."""
     for first, when in (("in", lambda call: 3 <= call < 5), ("into", lambda call: 5 <= call < 7)):

@@ -188,6 +188,54 @@ def test_newer_checkpoints_than_the_one_resumed_from_are_set_aside(tiny, here):
     ]  # fmt: skip
 
 
+@pytest.fixture
+def on_the_disk(monkeypatch):
+    """In their order, what was flushed to the disk and what took a new name."""
+    done, fsync, rename, replace = [], os.fsync, Path.rename, Path.replace
+
+    def flushed(handle):
+        done.append(("flush", Path(f"/proc/self/fd/{handle}").readlink().name))
+        fsync(handle)
+
+    def renamed(plain, path, target):
+        done.append(("rename", Path(path).name, Path(target).name))
+        return plain(path, target)
+
+    monkeypatch.setattr(os, "fsync", flushed)
+    monkeypatch.setattr(Path, "rename", lambda path, target: renamed(rename, path, target))
+    monkeypatch.setattr(Path, "replace", lambda path, target: renamed(replace, path, target))
+    return done
+
+
+def test_all_is_on_the_disk_before_a_name_says_that_it_is(tiny, here, on_the_disk):
+    """Each file and the folder, then the name, then the folder that the name is in."""
+    trainer = loop.Trainer(tiny(run_dir=here / "run"))
+    on_the_disk.clear()
+    trainer._save(at_once=True)
+    partial = f".step-00000000.{os.getpid()}.part"
+    at = on_the_disk.index(("rename", partial, "step-00000000"))
+    before = on_the_disk[:at]
+    assert {name for _, name in before} == {
+        "state.pt",
+        "progress.json",
+        "settings.json",
+        "manifest.json",
+        partial,
+    }
+    assert before[-1] == ("flush", partial) and on_the_disk[at + 1] == ("flush", "checkpoints")
+
+
+def test_a_runs_small_files_outlive_a_power_cut_too(here, on_the_disk):
+    """config.yaml, the log cut back, best.json: an empty one would end a run that its checkpoints could go on with."""
+    (here / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2}\n')
+    checkpoint_module.cut_back(here / "metrics.jsonl", 1)
+    mark_best(here, 1, "kid", 0.1)
+    for name in ("metrics.jsonl", "best.json"):
+        (at,) = (i for i, done in enumerate(on_the_disk) if done[0] == "rename" and done[2] == name)
+        assert on_the_disk[at - 1] == ("flush", on_the_disk[at][1])
+        assert on_the_disk[at + 1] == ("flush", here.name)
+
+
 def test_what_a_killed_save_leaves_is_swept_away(tiny, here):
     run = train(tiny(run_dir=here / "run")).run.folder
     for left in ("checkpoints/.step-00000008.77.part", "generators/.G_AB.77.part", "checkpoints/.step-1.old"):

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -198,10 +199,12 @@ def test_tensorboard_reads_each_step_once_after_a_resume(tiny, here, monkeypatch
     assert len(list((here / "run" / "tensorboard").glob("*/hparams.yml"))) == 1
 
 
-def test_trackio_reads_each_step_once_after_a_resume(tiny, here, monkeypatch, tmp_path):
-    pytest.importorskip("trackio", reason="pip install 'cyclegan[trackers]' brings it, with an older pillow")
+def test_trackio_reads_each_step_once_after_a_resume(tiny, here, small_domain, tmp_path):
+    """Numbers, settings, grids, and an alert: of a held-out picture that is in training too."""
+    pictures = Path(shutil.copytree(small_domain, here / "pictures"))
+    shutil.copy(min((pictures / "trainA").iterdir()), pictures / "testA" / "twin.png")
     changes = {"steps": 6, "tracker": "trackio", "checkpoint__every": 4, "project": "here"}
-    (here / "mine.yaml").write_text(to_yaml(tiny(**changes)))
+    (here / "mine.yaml").write_text(to_yaml(tiny(**changes, samples__every=2, data__root=pictures)))
     # trackio takes its folder from the environment when it is imported.
     place = {"TRACKIO_DIR": str(tmp_path / "trackio")}
     for words in (["mine.yaml", "--run-dir", "run"], ["--resume", "run", "--steps", "10"]):
@@ -209,14 +212,21 @@ def test_trackio_reads_each_step_once_after_a_resume(tiny, here, monkeypatch, tm
     read = (
         "import json, trackio; from trackio.sqlite_storage import SQLiteStorage\n"
         "(run,) = trackio.Api().runs('here')\n"
-        "print(json.dumps([SQLiteStorage.get_logs('here', run.name), run.config]))"
+        "logs, alerts = SQLiteStorage.get_logs('here', run.name), SQLiteStorage.get_alerts('here')\n"
+        "print(json.dumps([logs, alerts, run.config]))"
     )
     done = in_a_process("-c", read, cwd=here, **place)
-    history, config = json.loads(done.stdout.splitlines()[-1])
+    history, alerts, config = json.loads(done.stdout.splitlines()[-1])
     numbers = {row["step"]: row["cycle_a"] for row in history if "cycle_a" in row}
     assert numbers == pytest.approx({line["step"]: line["cycle_a"] for line in lines(here / "run")})
     assert Counter(row["step"] for row in history if "cycle_a" in row).most_common(1)[0][1] == 1
     assert config["optimizer.lr"] == 2e-4
+    grids = {row["step"]: row["samples"]["file_path"] for row in history if "samples" in row}
+    assert list(grids) == [2, 4, 6, 8, 10]
+    (shown,) = (tmp_path / "trackio").rglob(Path(grids[10]).name)
+    drawn = here / "run" / "samples" / "step-00000010.png"
+    assert np.array_equal(*(np.asarray(Image.open(path).convert("RGB")) for path in (shown, drawn)))
+    assert {alert["title"] for alert in alerts} == {"Twins"}
 
 
 class Broken:
@@ -419,12 +429,22 @@ def test_per_image_figures_against_their_formulas(tmp_path):
     assert row["truth_psnr"] == pytest.approx(20 * math.log10(1 / math.sqrt(((y - z) ** 2).mean())))
     assert row["input_truth_l1"] == pytest.approx(np.abs(x - z).mean())
     assert rows[1][3] is None and rows[1][6:] == [None] * 5 and rows[0][9:] == [None, None]
-    judged = held_out_rows([comparison, alone], 3, (255, 255, 255), lambda p, q: 100 * np.abs(p - q).mean())
+
+    def distance(p, q):
+        """Given pixels as files have them."""
+        assert p.dtype == q.dtype == np.uint8
+        return 100 * np.abs(p / 255 - q / 255).mean()
+
+    judged = held_out_rows([comparison, alone], 3, (255, 255, 255), distance)
     assert [row[9:] for row in judged] == [
         pytest.approx([100 * row["change_l1"], 100 * row["truth_l1"]]),
         [pytest.approx(100 * row["change_l1"]), None],
     ]
     assert means(rows)["truth_l1"] == pytest.approx(row["truth_l1"])
+    same = dataclasses.replace(comparison, truth=comparison.translated)
+    assert (
+        dict(zip(COLUMNS, next(held_out_rows([same], 3, (255, 255, 255))), strict=True))["truth_psnr"] == 100
+    )
 
 
 def test_gradient_norms_are_those_of_the_loss_with_and_without_a_scaler(monkeypatch):

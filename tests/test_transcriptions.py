@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from test_network_zoo import SMALL, awake
+from torchvision.models import vgg19
 
 from cyclegan.networks import build
 from cyclegan.networks.attention import SelfAttention
@@ -255,3 +256,39 @@ def test_batch_statistics_are_the_minibatch_deviation():
     alone = network.judge(images[:1], queue)[0]
     torch.testing.assert_close(alone, scores[:1], atol=1e-5, rtol=1e-4)
     assert not torch.allclose(network(images), scores, atol=1e-3)
+
+
+def test_projected_heads_see_vgg_features_in_units_of_their_spread():
+    """Features by torchvision's VGG-19 with the same weights, standardized by hand."""
+    network = random(build("discriminator", "projected", {"filters": 4, "scales": 2, "spectral_norm": False}))
+    vgg = network.fixed[0]
+    layers = vgg19(weights=None).features[:9]  # up to relu2_2
+    theirs = [layer for layer in layers if isinstance(layer, torch.nn.Conv2d)]
+    for ours, layer in zip(vgg.convolutions.values(), theirs, strict=False):
+        layer.load_state_dict(ours.state_dict())
+    mean = torch.tensor([103.939, 116.779, 123.68]).view(1, 3, 1, 1)  # of B, G, R
+
+    @torch.no_grad()
+    def features(images):
+        x = 127.5 * (images.flip(1) + 1) - mean
+        return layers[:4](x), layers(x)
+
+    seen, images = torch.rand(4, 3, 32, 32) * 2 - 1, torch.rand(2, 3, 32, 32) * 2 - 1
+    network.calibrate(seen)
+    for head, scores, of_seen, of_images in zip(
+        network.heads, network(images), features(seen), features(images), strict=True
+    ):
+        channels = of_seen.transpose(0, 1).flatten(1)
+        spread = channels.std(dim=1)
+        spread = torch.maximum(spread, 0.05 * spread.mean()).view(1, -1, 1, 1)
+        expected = head((of_images - channels.mean(dim=1).view(1, -1, 1, 1)) / spread)
+        torch.testing.assert_close(scores, expected, atol=1e-3, rtol=1e-3)
+
+
+def test_projected_learns_in_its_heads_alone():
+    network = build("discriminator", "projected", {})
+    names = [name for name, _ in network.named_parameters()] + list(network.state_dict())
+    assert names and all(name.startswith(("heads", "mean", "deviation")) for name in names)
+    network.requires_grad_(True)
+    network(torch.zeros(1, 3, 32, 32))[0].sum().backward()
+    assert all(p.grad is None and not p.requires_grad for p in network.fixed[0].parameters())

@@ -40,6 +40,23 @@ def test_a_discriminator_that_wins_for_long_is_named_once(tiny, loss, low, high)
     assert "--optimizer.lr-discriminator 5e-05 (now 0.0002) or --losses.lambda-r1 1 (now 0)" in words
 
 
+def test_a_resumed_run_is_warned_once_and_its_steps_before_the_resume_count(tiny):
+    def watch(said):
+        return Watch(tiny(log_every=100), lambda what, words: said.append(what))
+
+    log = [{"step": step, "D_A": 0.001, "D_B": 1.0} for step in range(100, 1000, 100)]
+    said = []
+    look = watch(said)
+    look.go_on(log, set())
+    assert said == []
+    look.losses(log[0], 1000)
+    assert said == ["D_A wins"]
+    again = watch(said)
+    again.go_on([*log, {**log[0], "step": 1000}], {"D_A wins"})
+    again.losses(log[0], 1100)
+    assert said == ["D_A wins"]
+
+
 def test_a_distance_has_no_zero_to_win_at(tiny):
     said = []
     look = Watch(tiny(losses__adversarial="wgan-gp", log_every=100), lambda what, words: said.append(words))

@@ -18,6 +18,7 @@ from cyclegan import __version__
 from cyclegan.artifacts.model_card import write_card
 from cyclegan.config import Frozen
 from cyclegan.errors import BadInput
+from cyclegan.files import flush
 from cyclegan.networks import build
 from cyclegan.recipes import explain
 
@@ -95,25 +96,16 @@ def new_folder(target: Path) -> Iterator[Path]:
     try:
         yield partial
         for path in (*partial.iterdir(), partial):
-            _flush(path)
+            flush(path)  # before the rename says that it is there
         if target.exists():
             target.rename(old)
         partial.rename(target)
-        _flush(target.parent)
+        flush(target.parent)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
         if old.exists() and not target.exists():
             old.rename(target)
         shutil.rmtree(old, ignore_errors=True)
-
-
-def _flush(path: Path) -> None:
-    """To the disk, not only to the system's cache, before the rename says that it is there."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def read_config(folder: Path) -> GeneratorConfig:

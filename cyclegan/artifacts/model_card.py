@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from cyclegan.images import replace_file
+from cyclegan.files import replace_file
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 
 from cyclegan.datasets.cards import ZipSource
 from cyclegan.errors import BadInput
-from cyclegan.images import replace_file
+from cyclegan.files import replace_file
 from cyclegan.recipes import read_yaml
 
 TIMEOUT_S = 30  # without a byte; a slow line is fine, a dead one is not

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from cyclegan.errors import optional
+from cyclegan.losses import l1, psnr
 
 _NORMAL_95 = 1.96
 _ROWS = 256  # of a table of distances at a time
@@ -120,8 +121,6 @@ def perceptual_distance(x: Mapping[str, Tensor], y: Mapping[str, Tensor]) -> Ten
 def pixel_agreement(images: Tensor, truth: Tensor) -> dict[str, Tensor]:
     """L1 (values 0 to 1), PSNR in dB and SSIM (Wang et al. 2004) of images pair by pair.
 
-    Equal images have a PSNR of 100 dB here, not of infinity, so that means can be taken.
-
     Args:
         images, truth: (N, C, H, W) in [-1, 1]; what lies outside is clipped, as a file does.
 
@@ -130,10 +129,9 @@ def pixel_agreement(images: Tensor, truth: Tensor) -> dict[str, Tensor]:
     """
     ssim = optional("torchmetrics.functional.image", "eval", "SSIM").structural_similarity_index_measure
     x, y = ((t.clamp(-1, 1) + 1) / 2 for t in (images, truth))
-    error = (x - y).square().mean(dim=(1, 2, 3)).clamp(min=1e-10)
     return {
-        "l1": (x - y).abs().mean(dim=(1, 2, 3)),
-        "psnr": -10 * error.log10(),
+        "l1": l1(x, y),
+        "psnr": psnr(x, y),
         "ssim": ssim(x, y, data_range=1.0, reduction="none").reshape(-1),
     }
 

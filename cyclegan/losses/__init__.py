@@ -10,6 +10,7 @@ from cyclegan.losses.adversarial import (
     zero_centred_penalty,
 )
 from cyclegan.losses.diff_augment import DRAWS, diff_augment
+from cyclegan.losses.pixels import l1, psnr
 
 __all__ = [
     "ADVERSARIAL",
@@ -18,6 +19,8 @@ __all__ = [
     "Scores",
     "diff_augment",
     "gradient_penalty",
+    "l1",
+    "psnr",
     "r1_penalty",
     "scales",
     "zero_centred_penalty",

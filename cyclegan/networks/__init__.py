@@ -25,6 +25,7 @@ DISCRIMINATORS = {
     "patchgan": "cyclegan.networks.patchgan:PatchGAN",
     "pixel": "cyclegan.networks.pixel:PixelGAN",
     "multiscale": "cyclegan.networks.multiscale:MultiScalePatchGAN",
+    "projected": "cyclegan.networks.projected:ProjectedPatchGAN",
     "batch_statistics": "cyclegan.networks.batch_statistics:BatchStatisticsPatchGAN",
 }
 

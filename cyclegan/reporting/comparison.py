@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from cyclegan.images import replace_file
+from cyclegan.files import replace_file
 from cyclegan.reporting.grids import sample_grid
 
 NAMES = ("compare.html", "compare.md", "compare.json")

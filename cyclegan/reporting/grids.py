@@ -8,7 +8,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 from torch import Tensor
 
-from cyclegan.images import from_tensor, replacing
+from cyclegan.files import replacing
+from cyclegan.images import from_tensor
 
 MIN_TILE = 128  # smaller images are enlarged by whole factors, pixel by pixel
 GAP = 6

@@ -1,14 +1,16 @@
 """Held-out images beside their translations, and what plain pixels say of each."""
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
+from torch import Tensor
 
 from cyclegan.images import read_image, resize, to_pil
+from cyclegan.losses import l1, psnr
 
 COLUMNS = (
     "file", "input", "translation", "truth",
@@ -16,7 +18,7 @@ COLUMNS = (
     "vgg19_distance_to_input", "vgg19_distance_to_truth",
 )  # fmt: skip
 FIGURES = COLUMNS[4:]
-Distance = Callable[[np.ndarray, np.ndarray], float]  # of two pictures (H, W, C) in [0, 1]
+Distance = Callable[[np.ndarray, np.ndarray], float]  # of two pictures (H, W, C), uint8 or uint16
 MAX_SIDE = 256  # of a picture in a table
 
 
@@ -43,20 +45,21 @@ def held_out_rows(
     last two are ``perceptual`` distances of the translation; None without it.
     """
     for item in comparisons:
-        source = _values(item.source, channels, background)
-        translated = _values(item.translated, channels, background, like=source)
-        figures: list[float | None] = [_l1(translated, source)]
-        figures.append(float(np.linalg.norm(translated.mean((0, 1)) - source.mean((0, 1)))))
+        source = _pixels(item.source, channels, background)
+        translated = _pixels(item.translated, channels, background, like=source)
+        shift = _values(translated).mean((0, 1)) - _values(source).mean((0, 1))
+        figures: list[float | None] = [_of_two(l1, translated, source), float(np.linalg.norm(shift))]
         truth = None
         if item.truth is None:
             figures += [None, None, None]
         else:
-            truth = _values(item.truth, channels, background, like=translated)
-            figures += [_l1(translated, truth), _psnr(translated, truth), _l1(source, truth)]
+            truth = _pixels(item.truth, channels, background, like=translated)
+            figures += [_of_two(l1, translated, truth), _of_two(psnr, translated, truth)]
+            figures.append(_of_two(l1, source, truth))
         for other in (source, truth):
             known = perceptual is not None and other is not None
             figures.append(perceptual(translated, other) if known else None)
-        pictures = (None if values is None else _thumbnail(values) for values in (source, translated, truth))
+        pictures = (None if pixels is None else _thumbnail(pixels) for pixels in (source, translated, truth))
         yield [item.source.name, *pictures, *figures]
 
 
@@ -70,27 +73,25 @@ def means(rows: Sequence[Sequence]) -> dict[str, float]:
     return found
 
 
-def _values(
+def _pixels(
     path: Path, channels: int, background: tuple[int, int, int], like: np.ndarray | None = None
 ) -> np.ndarray:
-    """(H, W, C) in [0, 1], of any bit depth, at another picture's size where one is given."""
+    """(H, W, C), uint8 or uint16, at another picture's size where one is given."""
     pixels = read_image(path, channels, background).pixels
-    if like is not None and pixels.shape != like.shape:
-        pixels = resize(pixels, *like.shape[:2])
+    return pixels if like is None or pixels.shape == like.shape else resize(pixels, *like.shape[:2])
+
+
+def _values(pixels: np.ndarray) -> np.ndarray:
+    """In [0, 1], of any bit depth."""
     return pixels.astype(np.float64) / np.iinfo(pixels.dtype).max
 
 
-def _l1(x: np.ndarray, y: np.ndarray) -> float:
-    return float(np.abs(x - y).mean())
+def _of_two(measure: Callable[[Tensor, Tensor], Tensor], x: np.ndarray, y: np.ndarray) -> float:
+    x, y = (torch.from_numpy(_values(pixels))[None] for pixels in (x, y))
+    return float(measure(x, y))
 
 
-def _psnr(x: np.ndarray, y: np.ndarray) -> float | None:
-    """Peak signal to noise in dB; None for equal pictures, whose PSNR is infinite."""
-    error = float(np.square(x - y).mean())
-    return -10 * math.log10(error) if error > 0 else None
-
-
-def _thumbnail(values: np.ndarray) -> Image.Image:
-    picture = to_pil(np.rint(values * 255).astype(np.uint8))
+def _thumbnail(pixels: np.ndarray) -> Image.Image:
+    picture = to_pil(np.rint(_values(pixels) * 255).astype(np.uint8))
     picture.thumbnail((MAX_SIDE, MAX_SIDE))
     return picture

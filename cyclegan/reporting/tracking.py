@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from PIL import Image
 
 from cyclegan.config import TrainSettings
-from cyclegan.images import replace_file
+from cyclegan.files import replace_file
 from cyclegan.reporting.trackers import Row, RunFacts, Tracker, make_tracker
 
 RECORD = "tracking.json"
@@ -155,7 +155,7 @@ class Tracking:
 
     def _write_record(self) -> None:
         try:
-            replace_file(self.folder / RECORD, json.dumps(self.record, indent=1).encode())
+            replace_file(self.folder / RECORD, json.dumps(self.record, indent=1).encode(), lasting=True)
         except OSError as error:
             print(f"{self.folder / RECORD}: cannot be written ({error.strerror})", file=sys.stderr)
 

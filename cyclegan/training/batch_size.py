@@ -14,11 +14,11 @@ import psutil
 import torch
 from accelerate import Accelerator
 from accelerate.utils import find_executable_batch_size
-from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+from accelerate.utils.memory import clear_device_cache
 from torch import Tensor, nn
 
 from cyclegan.config import TrainSettings
-from cyclegan.errors import BadInput
+from cyclegan.errors import BadInput, out_of_memory
 from cyclegan.training.networks import build_networks
 from cyclegan.training.objectives import DiscriminatorObjective, GeneratorObjective
 from cyclegan.training.step import require_gradient
@@ -63,7 +63,12 @@ def largest_batch(attempt: Callable[[int], None], at_most: int) -> int:
 
     def run(batch_size: int) -> int:
         tried.append(batch_size)
-        attempt(batch_size)
+        try:
+            attempt(batch_size)
+        except Exception as error:
+            if out_of_memory(error):
+                raise RuntimeError("The trial ran out of memory.") from error  # as accelerate knows it
+            raise
         return batch_size
 
     try:
@@ -72,11 +77,6 @@ def largest_batch(attempt: Callable[[int], None], at_most: int) -> int:
         if tried[-1] == 1 and "No executable batch size found" in str(error):
             return 0
         raise
-
-
-def out_of_memory(error: Exception) -> bool:
-    """Whether a device or the machine had no more memory, in the words of any backend."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or should_reduce_batch_size(error)
 
 
 def advice(settings: TrainSettings, accelerator: Accelerator, attempt: Fits | None = None) -> str:

@@ -15,7 +15,7 @@ from cyclegan.artifacts import new_folder
 from cyclegan.config import CheckpointSettings
 from cyclegan.datasets.fetch import sha256_of
 from cyclegan.errors import BadInput
-from cyclegan.images import replace_file
+from cyclegan.files import replace_file
 
 STATE, PROGRESS, SETTINGS, MANIFEST = "state.pt", "progress.json", "settings.json", "manifest.json"
 BEST = "best.json"
@@ -86,7 +86,7 @@ def mark_best(folder: Path, step: int, metric: str, value: float) -> None:
     The one marked before goes when it is neither new enough nor one of every Nth.
     """
     note = {"step": step, "metric": metric, "value": value}
-    replace_file(folder / BEST, (json.dumps(note) + "\n").encode())
+    replace_file(folder / BEST, (json.dumps(note) + "\n").encode(), lasting=True)
 
 
 def best_step(folder: Path) -> int | None:
@@ -195,12 +195,18 @@ def read_settings(path: Path) -> dict[str, Any]:
     return json.loads((path / SETTINGS).read_text())
 
 
-def truncate_metrics(path: Path, step: int) -> None:
-    """Drop the lines of metrics.jsonl past ``step``; the resumed run writes them anew."""
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The lines of a run's log, oldest first; one that was cut short is left out."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return [json.loads(line) for line in lines if line.endswith("}")]
+
+
+def cut_back(path: Path, step: int) -> None:
+    """Drop the lines past ``step`` of a run's log; the run that goes on from there writes them anew."""
     if not path.exists():
         return
-    lines = path.read_text().splitlines()
+    lines = path.read_text(encoding="utf-8").splitlines()
     kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
-    replace_file(path, "".join(line + "\n" for line in kept).encode())
+    replace_file(path, "".join(line + "\n" for line in kept).encode(), lasting=True)
     if len(kept) < len(lines):
-        print(f"metrics.jsonl: {len(lines) - len(kept)} lines past step {step} dropped", file=sys.stderr)
+        print(f"{path.name}: {len(lines) - len(kept)} lines past step {step} dropped", file=sys.stderr)

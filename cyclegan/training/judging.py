@@ -22,20 +22,14 @@ from cyclegan.errors import BadInput, nearest
 from cyclegan.evaluation.evaluate import Judge
 from cyclegan.evaluation.figures import MEANINGS, metric_names
 from cyclegan.evaluation.held_out import held_out
-from cyclegan.images import replace_file
-from cyclegan.training.checkpoint import Progress
+from cyclegan.files import replace_file
+from cyclegan.training.checkpoint import Progress, read_log
 from cyclegan.training.run import GENERATORS, Run, export_generators
 
 EVALUATIONS = "evaluations.jsonl"
 
 Line = Mapping[str, Any]
 Networks = Mapping[str, nn.Module]
-
-
-def read_evaluations(path: Path) -> list[dict[str, Any]]:
-    """The lines of a run's ``evaluations.jsonl``, oldest first; one that was cut short is left out."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    return [json.loads(line) for line in lines if line.endswith("}")]
 
 
 def scores(lines: Sequence[Line], best_by: str) -> dict[int, float]:
@@ -106,7 +100,7 @@ class Judging:
         """On a resumed run, drop what came after the checkpoint and fill in what lacks."""
         if not self.active:
             return
-        self.lines = read_evaluations(self.path)
+        self.lines = read_log(self.path)
         self.rewind(progress.step)
         self._mend_best(averaged, progress)
         if progress.step and self.due(progress.step):
@@ -189,7 +183,7 @@ class Judging:
 
     def _write(self) -> None:
         text = "".join(json.dumps(line) + "\n" for line in self.lines)
-        replace_file(self.path, text.encode())
+        replace_file(self.path, text.encode(), lasting=True)
 
     def _stored(self) -> int | None:
         """The step of the generators that ``generators/best`` holds."""

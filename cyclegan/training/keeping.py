@@ -8,10 +8,11 @@ from torch import nn
 
 from cyclegan.config import TrainSettings
 from cyclegan.datasets.domain import Domain
+from cyclegan.files import flush
 from cyclegan.training.checkpoint import Progress, save_checkpoint
 from cyclegan.training.guard import refuse_not_finite
 from cyclegan.training.run import Run, export_generators
-from cyclegan.training.saving import Saver, copied, flush
+from cyclegan.training.saving import Saver, copied
 from cyclegan.training.state import state_of
 from cyclegan.training.step import CycleGANStep
 
@@ -55,7 +56,8 @@ class Keeper:
         run, settings, progress = self.run, self.settings, replace(progress)
 
         def write() -> None:
-            flush(run.metrics)  # a checkpoint never knows more than the log
+            if run.metrics.exists():
+                flush(run.metrics)  # a checkpoint never knows more than the log
             recorded = self.recorded().model_dump(mode="json")
             save_checkpoint(run.checkpoints, state, progress, recorded, settings.checkpoint)
             export_generators(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psutil
 
-from cyclegan.images import replace_file
+from cyclegan.files import replace_file
 
 LAUNCH = "launch.json"
 
@@ -33,7 +33,7 @@ def note_launch(run_folder: Path) -> None:
     if launch is None:
         (run_folder / LAUNCH).unlink(missing_ok=True)
     else:
-        replace_file(run_folder / LAUNCH, (json.dumps(launch) + "\n").encode())
+        replace_file(run_folder / LAUNCH, (json.dumps(launch) + "\n").encode(), lasting=True)
 
 
 def is_of_this_launch(run_folder: Path) -> bool:

@@ -24,13 +24,15 @@ from cyclegan.reporting.progress import Standing, TrainingProgress
 from cyclegan.reporting.trackers import check_trackers
 from cyclegan.reporting.tracking import Tracking
 from cyclegan.training.batch_size import settle_batch_size
+from cyclegan.training.calibration import calibrate
 from cyclegan.training.chance_state import begin_random_states
 from cyclegan.training.changes import check_changes, with_meant
-from cyclegan.training.checkpoint import Progress, mark_best, read_settings, truncate_metrics
+from cyclegan.training.checkpoint import Progress, cut_back, mark_best, read_log, read_settings
 from cyclegan.training.claim import Claim
 from cyclegan.training.ema import update_average
 from cyclegan.training.gradients import gradient_norms
 from cyclegan.training.group import decided_by_main, join_group
+from cyclegan.training.heap import keep_freed_memory
 from cyclegan.training.judging import Judging
 from cyclegan.training.keeping import Keeper
 from cyclegan.training.launch import note_launch
@@ -69,6 +71,8 @@ class Trainer:
             mixed_precision=precision,
             kwargs_handlers=[InitProcessGroupKwargs(timeout=timeout)],
         )
+        if self.accelerator.device.type == "cpu":
+            keep_freed_memory()
         self.settings = settings = settle_batch_size(settings, self.accelerator)
         _refuse_uneven(settings, self.accelerator.num_processes)
         self.step = CycleGANStep(settings, self.accelerator)
@@ -77,6 +81,7 @@ class Trainer:
         self.run: Run = decided_by_main(
             self.accelerator, lambda: open_run(settings, self.domain.name, self.bar.say, self.claim)
         )
+        calibrate(self.step.networks, self.dataset, self.accelerator.device)
         self.averaged = {name: copy.deepcopy(self.step.networks[name]) for name in GENERATORS}
         self.progress, random_states = Progress(), None
         self.meter = Meter(self.accelerator, settings.batch_size)
@@ -181,8 +186,9 @@ class Trainer:
             self.claim.take(run.folder)
             write_config(run, self.keeper.recorded())
             note_launch(run.folder)
-            truncate_metrics(run.metrics, self.progress.step)
-            self.record = Record(run.folder, self.domain, self.accelerator, self.bar.say)
+            cut_back(run.metrics, self.progress.step)
+            self.record = Record(run.folder, self.domain, self.accelerator, self.bar.say, self.progress.step)
+            self.watch.go_on(read_log(run.metrics), self.record.titles)
             self.record.update(self.progress, self.length.done(self.progress.step, self.progress.minutes))
         config = settings.model_dump(mode="json")
         config["precision_used"] = self.accelerator.mixed_precision
@@ -213,19 +219,20 @@ class Trainer:
             self.judging.begin(self.averaged, self.progress)
         self.stopped = decided_by_main(self.accelerator, lambda: self.judging.stops)
 
-    def _warn(self, title: str, text: str) -> None:
+    def _warn(self, title: str, text: str, step: int | None = None) -> None:
         """Something that whoever watches the run should know: said here and to the trackers."""
+        step = self.progress.step if step is None else step
         self.bar.say(f"Warning: {text}")
         if self.record is not None:
-            self.record.warn(self.progress.step, text)
-        self.tracking.alert(title, text, self.progress.step)
+            self.record.warn(step, title, text)
+        self.tracking.alert(title, text, step)
 
     def abandon(self, reason: str) -> None:
         """Close the trackers of a run that ends with an error."""
         if reason:
             self.tracking.alert("The run ended", reason, self.progress.step)
             if self.record is not None:
-                self.record.warn(self.progress.step, reason)
+                self.record.warn(self.progress.step, "The run ended", reason)
         self.tracking.abandon()
 
     def _minutes(self, mine: float) -> float:

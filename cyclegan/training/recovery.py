@@ -12,7 +12,7 @@ from torch import Tensor
 from cyclegan.config import TrainSettings
 from cyclegan.datasets.unpaired import UnpairedImages
 from cyclegan.errors import shown
-from cyclegan.training.checkpoint import Progress, newest_good, truncate_metrics
+from cyclegan.training.checkpoint import Progress, cut_back, newest_good
 from cyclegan.training.group import decided_by_main
 from cyclegan.training.outcome import TrainingFailed
 from cyclegan.training.run import Run
@@ -34,7 +34,7 @@ class Recovery:
         run: Run,
         progress: Progress,
         accelerator: Accelerator,
-        warn: Callable[[str, str], None],
+        warn: Callable[..., None],
         settle: Callable[[], None],
     ) -> None:
         self.settings, self.run, self.progress = settings.numbers, run, progress
@@ -85,6 +85,7 @@ class Recovery:
         self.warn(
             "NaN",
             f"step {number} was not applied: {', '.join(wrong)} is NaN or infinite. Its images: {images}",
+            number,
         )
         self._write({"step": number, "refused": list(wrong), **files})
         if self.in_a_row < self.settings.refused:
@@ -121,7 +122,7 @@ class Recovery:
         self.in_a_row = 0
         self._write({"step": number, "back_to": restored.step, "setbacks": self.setbacks})
         if self.accelerator.is_main_process:
-            truncate_metrics(self.run.metrics, restored.step)
+            cut_back(self.run.metrics, restored.step)
         self.warn(
             "Setback",
             f"{self.settings.refused} steps in a row could not be applied: back to step {restored.step} "

@@ -11,7 +11,7 @@ from cyclegan.artifacts import GeneratorConfig, NetworkConfig, network_arguments
 from cyclegan.config import TrainSettings
 from cyclegan.datasets.domain import Domain
 from cyclegan.errors import BadInput
-from cyclegan.images import replace_file
+from cyclegan.files import replace_file
 from cyclegan.recipes import to_yaml
 from cyclegan.training.checkpoint import (
     SUPERSEDED,
@@ -168,7 +168,7 @@ def find_run(settings: TrainSettings) -> Path | None:
 
 def write_config(run: Run, settings: TrainSettings) -> None:
     try:
-        replace_file(run.folder / "config.yaml", to_yaml(settings).encode())
+        replace_file(run.folder / "config.yaml", to_yaml(settings).encode(), lasting=True)
     except OSError as error:
         raise BadInput(
             f"{run.folder}: cannot be written ({error.strerror}); name another --run-dir"

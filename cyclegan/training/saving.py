@@ -1,11 +1,9 @@
 """Saving while training goes on: a copy is taken between two steps, a thread writes it."""
 
 import errno
-import os
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -98,14 +96,6 @@ def reason(error: OSError) -> str:
 
 def disk_is_full(error: OSError) -> bool:
     return error.errno in (errno.ENOSPC, errno.EDQUOT)
-
-
-def flush(path: Path) -> None:
-    """To the disk, not only to the system's cache; a file that is not there is left so."""
-    if not path.exists():
-        return
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
 
 
 def copied(state: Any) -> Any:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from cyclegan import chance
 from cyclegan.config import TrainSettings
 from cyclegan.losses import Scores
+from cyclegan.networks.trained import for_training
 from cyclegan.training.feature_queue import FeatureQueue
 from cyclegan.training.guard import Guard
 from cyclegan.training.image_pool import ImagePool
@@ -30,7 +31,8 @@ class CycleGANStep:
     def __init__(self, settings: TrainSettings, accelerator: Accelerator) -> None:
         self.settings, self.accelerator = settings, accelerator
         networks = build_networks(settings)
-        self.networks = {name: network.to(accelerator.device) for name, network in networks.items()}
+        device = accelerator.device
+        self.networks = {name: for_training(net.to(device), device) for name, net in networks.items()}
         self.guard = Guard(accelerator, self.networks)
         self.pool_a = ImagePool(settings.pool_size, settings.seed, "A")
         self.pool_b = ImagePool(settings.pool_size, settings.seed, "B")

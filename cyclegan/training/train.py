@@ -1,7 +1,8 @@
 """From settings to a result, with every way to fail in one line."""
 
 from cyclegan.config import TrainSettings
-from cyclegan.training.batch_size import advice, out_of_memory
+from cyclegan.errors import out_of_memory
+from cyclegan.training.batch_size import advice
 from cyclegan.training.claim import Claim
 from cyclegan.training.loop import Trainer
 from cyclegan.training.outcome import Result, TrainingFailed, TrainingStopped

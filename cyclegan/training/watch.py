@@ -1,7 +1,8 @@
 """A watch on the ways in which CycleGANs fail without a NaN; each is said once, with what to try."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,6 +26,12 @@ class Watch:
         self.settings, self.warn = settings, warn
         self.near_zero_since: dict[str, int | None] = {"D_A": None, "D_B": None}
         self.told: set[str] = set()
+
+    def go_on(self, log: Iterable[Mapping[str, Any]], told: Set[str]) -> None:
+        """Take up a run's watch: what was ``told`` is not said again, what its ``log`` has counts."""
+        self.told |= told
+        for line in log:
+            self.losses(line, line["step"])
 
     def losses(self, means: Mapping[str, float], step: int) -> None:
         """Mean losses since the last line of the log, over all processes."""

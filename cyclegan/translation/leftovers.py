@@ -1,4 +1,4 @@
-"""What processes that were killed left half-written beside their outputs (``images.replace_file``)."""
+"""What processes that were killed left half-written beside their outputs (``files.replace_file``)."""
 
 import os
 import re

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cyclegan.errors import BadInput
-from cyclegan.images import TIFF_SUFFIXES, BadImage, Picture, image_size, replace_file
+from cyclegan.errors import BadInput, out_of_memory
+from cyclegan.files import replace_file
+from cyclegan.images import TIFF_SUFFIXES, BadImage, Picture, image_size
 from cyclegan.translation.manifest import FileState
 from cyclegan.translation.options import FolderOptions
 from cyclegan.translation.tiling.tiff import SLIDE_PIXELS, slide_size
@@ -348,6 +349,6 @@ def _full_memory_is_one_files_trouble() -> Iterator[None]:
     """What memory cannot hold is left without a result, and the next file has its turn."""
     try:
         yield
-    except (MemoryError, RuntimeError) as error:
-        if not (isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)):
+    except Exception as error:
+        if not out_of_memory(error):
             raise

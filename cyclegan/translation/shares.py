@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from cyclegan.errors import BadInput
-from cyclegan.images import replace_file
+from cyclegan.files import replace_file
 from cyclegan.networks.inference import inference_device
 
 MEETING = ".translating"  # in the output folder, while several processes are at work

@@ -14,6 +14,7 @@ from cyclegan.artifacts import CONFIG, GeneratorConfig
 from cyclegan.artifacts.hub import copy_generator, locate, upload
 from cyclegan.datasets.fetch import sha256_of
 from cyclegan.errors import BadInput
+from cyclegan.files import replace_file
 from cyclegan.images import (
     MAX_PIXELS,
     TIFF_SUFFIXES,
@@ -23,7 +24,6 @@ from cyclegan.images import (
     from_pil,
     from_tensor,
     read_image,
-    replace_file,
     resize,
     to_pil,
     to_tensor,

@@ -17,7 +17,7 @@ from cyclegan.config import Frozen
 from cyclegan.datasets.cards import Card
 from cyclegan.datasets.domain import Domain
 from cyclegan.errors import BadInput
-from cyclegan.images import replace_file
+from cyclegan.files import replace_file
 from cyclegan.recipes import explain, project_files, read_yaml
 
 ABOUT = "about.json"

@@ -17,6 +17,8 @@ GROUPS = (
      ("identity",)),
     ("Speed", "Images of A a second.", ("images_per_s",)),
     ("Learning rate", "", ("lr_",)),
+    ("Gradients", "How large the gradient of each network's last update was. Growing without end, it tells of "
+     "trouble before the losses do.", ("gradient_norm_",)),
     ("Other", "", ("",)),
 )  # fmt: skip
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cyclegan.errors import BadInput
-from cyclegan.images import replace_file
+from cyclegan.files import replace_file
 from cyclegan.reporting.report.figures import Figure, newest, shown
 from cyclegan.reporting.report.folder import (
     CONFIG,

@@ -15,7 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from cyclegan import __version__
 from cyclegan.datasets.cards import describe_source
-from cyclegan.images import replace_file
+from cyclegan.files import replace_file
 from cyclegan.reporting.report.curves import chart_data
 from cyclegan.reporting.report.figures import curves, newest, shown
 from cyclegan.reporting.report.folder import RunFolder, read_run, settings_of

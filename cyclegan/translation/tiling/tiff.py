@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
-from cyclegan.images import BadImage, as_channels, replacing
+from cyclegan.files import replacing
+from cyclegan.images import BadImage, as_channels
 
 BLOCK = 256  # side of the tiles that are written; readers of slides expect such
 CACHE_BYTES = 256 * 2**20

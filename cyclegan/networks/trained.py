@@ -1,0 +1,94 @@
+"""A network made fast to train on CPUs: the same function and the same weights' names, other arithmetic."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cyclegan.networks.layers import ReflectionPad
+
+
+def for_training(network: nn.Module, device: torch.device) -> nn.Module:
+    """Replace layers by equal ones that take less time where ``network`` is trained; it is changed in place.
+
+    Names and shapes of parameters and buffers stay, and so does what is computed, to rounding. Only what
+    was measured to help is done: on CPUs instance norm without its copies, enlarging and convolving in one
+    (2.25 times fewer multiplications), and channels_last memory for networks without instance norm. Other
+    devices get the network as it is.
+    """
+    if device.type != "cpu":
+        return network
+    for module in list(network.modules()):
+        if isinstance(module, nn.Sequential):
+            _merge_enlargements(module)
+        for name, child in module.named_children():
+            if type(child) is nn.InstanceNorm2d and not child.track_running_stats:
+                setattr(module, name, _taking_over(InstanceNorm(child.num_features, child.eps), child))
+    if any(isinstance(module, nn.InstanceNorm2d) for module in network.modules()):
+        return network
+    return network.to(memory_format=torch.channels_last)
+
+
+def _taking_over(layer: nn.Module, former: nn.Module) -> nn.Module:
+    """The new layer with the very parameters and the mode of the former one."""
+    for name, parameter in former._parameters.items():
+        layer.register_parameter(name, parameter)
+    return layer.train(former.training)
+
+
+class InstanceNorm(nn.InstanceNorm2d):
+    """nn.InstanceNorm2d as group norm with one channel a group: in a third of its time, both ways."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        # On channels_last memory group norm sums naively, so it is kept off it.
+        return F.group_norm(x.contiguous(), self.num_features, self.weight, self.bias, self.eps)
+
+
+class EnlargingConv2d(nn.Conv2d):
+    """Twice the height and width by repeating pixels, then a 3x3 convolution: in one, on the small map.
+
+    Of the nine pixels that a convolution sees on the enlarged map only four are different. With their
+    weights added up beforehand this is a transposed convolution with 4x4 taps and stride 2. A mirrored
+    border of one pixel on the enlarged map is a repeated one on the small map; ``mirrors`` says whether
+    there is one or zeros.
+    """
+
+    def __init__(self, inputs: int, outputs: int, mirrors: bool) -> None:
+        super().__init__(inputs, outputs, 3, padding=1, device="meta")
+        self.mirrors = mirrors
+
+    def forward(self, x: Tensor) -> Tensor:
+        # Along one axis, with taps w0, w1, w2: even outputs see w0 x[i-1] + (w1 + w2) x[i], odd ones
+        # (w0 + w1) x[i] + w2 x[i+1]. So the transposed taps are w2, w1 + w2, w0 + w1, w0.
+        taps = self.weight.flip(2, 3).transpose(0, 1)
+        for dim in (2, 3):
+            edge = list(taps.shape)
+            edge[dim] = 1
+            none = taps.new_zeros(edge)
+            taps = torch.cat([taps, none], dim) + torch.cat([none, taps], dim)
+        if self.mirrors:
+            return F.conv_transpose2d(F.pad(x, (1,) * 4, "replicate"), taps, self.bias, 2, padding=3)
+        return F.conv_transpose2d(x, taps, self.bias, 2, padding=1)
+
+
+def _merge_enlargements(layers: nn.Sequential) -> None:
+    """``upsample_layers``' "resize" and "resize_zero", each as one layer in the convolution's place."""
+    for i in range(len(layers) - 1):
+        if not (isinstance(layers[i], nn.Upsample) and layers[i].mode == "nearest"):
+            continue
+        mirrors = isinstance(layers[i + 1], ReflectionPad) and layers[i + 1].width == 1
+        at = i + 2 if mirrors else i + 1
+        convolution = layers[at] if layers[i].scale_factor == 2 else None
+        if type(convolution) is nn.Conv2d and _is_plain(convolution, padding=0 if mirrors else 1):
+            merged = EnlargingConv2d(convolution.in_channels, convolution.out_channels, mirrors)
+            layers[at] = _taking_over(merged, convolution)
+            for passed in range(i, at):
+                layers[passed] = nn.Identity()
+
+
+def _is_plain(convolution: nn.Conv2d, padding: int) -> bool:
+    wanted = ((3, 3), (1, 1), (padding, padding), (1, 1), 1, "zeros")
+    found = (convolution.kernel_size, convolution.stride, convolution.padding, convolution.dilation)
+    # A parametrized weight, as of spectral normalization, has to go through its own layer.
+    return (*found, convolution.groups, convolution.padding_mode) == wanted and "weight" in (
+        convolution._parameters
+    )

@@ -1,0 +1,101 @@
+"""Networks as they are trained on CPUs compute what the plain ones do; fp64 tells rounding from error."""
+
+import copy
+
+import pytest
+import torch
+
+from cyclegan.networks import build
+from cyclegan.networks.layers import initialize
+from cyclegan.networks.trained import EnlargingConv2d, InstanceNorm, for_training
+
+CPU = torch.device("cpu")
+
+
+def pair(kind, name, **arguments):
+    """A plain network and the one that is trained, with the same weights, in fp64."""
+    torch.manual_seed(0)
+    plain = initialize(build(kind, name, arguments)).double()
+    return plain, for_training(copy.deepcopy(plain), CPU)
+
+
+def assert_same(plain, trained, shape=(2, 3, 32, 24)):
+    x = (torch.rand(shape, dtype=torch.float64) * 2 - 1).requires_grad_()
+    y = x.detach().clone().requires_grad_()
+    ours, theirs = trained(y), plain(x)
+    torch.testing.assert_close(ours, theirs, atol=1e-12, rtol=1e-9)
+    toward = torch.randn_like(theirs)
+    theirs.backward(toward)
+    ours.backward(toward)
+    torch.testing.assert_close(y.grad, x.grad, atol=1e-12, rtol=1e-8)
+    scale = max(float(p.grad.abs().max()) for p in plain.parameters())
+    for (name, p), (key, q) in zip(plain.named_parameters(), trained.named_parameters(), strict=True):
+        assert name == key
+        torch.testing.assert_close(q.grad, p.grad, atol=1e-11 * scale, rtol=1e-7)
+    assert list(plain.state_dict()) == list(trained.state_dict())
+    for name, value in plain.state_dict().items():  # running statistics as well
+        torch.testing.assert_close(trained.state_dict()[name], value)
+
+
+def kinds(network, kind):
+    return sum(type(module) is kind for module in network.modules())
+
+
+@pytest.mark.parametrize("norm", ["instance", "instance_affine", "batch", "none"])
+@pytest.mark.parametrize("upsample", ["transpose", "resize", "resize_zero", "bilinear", "blur"])
+def test_generators_are_the_same_function(norm, upsample):
+    plain, trained = pair("generator", "resnet", filters=4, blocks=1, norm=norm, upsample=upsample)
+    assert_same(plain, trained)
+    assert kinds(trained, EnlargingConv2d) == 2 * upsample.startswith("resize")
+    assert kinds(trained, InstanceNorm) == 7 * norm.startswith("instance")
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("patchgan", {"filters": 4, "layers": 2}),
+        ("patchgan", {"filters": 4, "layers": 2, "norm": "none", "spectral_norm": True, "attention": 2}),
+        ("multiscale", {"filters": 4, "layers": 1}),
+    ],
+)
+def test_discriminators_are_the_same_function(name, arguments):
+    plain, trained = pair("discriminator", name, **arguments)
+    if name == "multiscale":
+        plain, trained = plain.eval(), trained.eval()
+        x = torch.rand(2, 3, 32, 32, dtype=torch.float64)
+        for one, other in zip(plain(x), trained(x), strict=True):
+            torch.testing.assert_close(one, other)
+    else:
+        assert_same(plain, trained, (2, 3, 32, 32))
+
+
+@pytest.mark.parametrize("name", ["unet", "vit_unet"])
+def test_other_generators_are_the_same_function(name):
+    sizes = {"unet": {"depth": 5}, "vit_unet": {"depth": 2, "blocks": 1, "features": 16, "heads": 2}}
+    plain, trained = pair("generator", name, filters=4, **sizes[name])
+    assert_same(plain, trained, (2, 3, 32, 32))
+
+
+def test_the_memory_is_channels_last_where_that_is_faster():
+    def layout(norm):
+        _, trained = pair("generator", "resnet", filters=4, blocks=1, norm=norm)
+        return trained.layers[1].weight.is_contiguous(memory_format=torch.channels_last)
+
+    assert layout("batch") and layout("none") and not layout("instance")
+
+
+def test_other_devices_get_the_network_as_it_is():
+    plain = build("generator", "resnet", {"filters": 4, "blocks": 1, "upsample": "resize"})
+    assert for_training(plain, torch.device("cuda")) is plain
+    assert kinds(plain, EnlargingConv2d) == kinds(plain, InstanceNorm) == 0
+
+
+def test_an_enlargement_that_is_another_is_left_alone():
+    layers = [
+        torch.nn.Upsample(scale_factor=3),
+        torch.nn.Conv2d(2, 2, 3, padding=1),
+        torch.nn.Upsample(scale_factor=2),
+        torch.nn.Conv2d(2, 2, 5, padding=2),
+    ]
+    trained = for_training(torch.nn.Sequential(*layers), CPU)
+    assert [type(layer) for layer in trained] == [type(layer) for layer in layers]
