@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cyclegan.config import TrainSettings
 from cyclegan.training.precision import resolve_precision
-from cyclegan.training.step import CycleGANStep
+from cyclegan.training.step import TrainingStep
 
 GENERATORS = {
     "resnet (9 blocks)": {"name": "resnet"},
@@ -42,7 +42,7 @@ def measure(kind: str, chosen: dict, size: int, precision: str, repeats: int) ->
     if "attention" in chosen:  # recipes name it by the side of its feature map
         chosen = {**chosen, "attention": size // chosen["attention"]}
     accelerator = Accelerator(mixed_precision=precision)
-    step = CycleGANStep(TrainSettings(size=size, **{kind: chosen}), accelerator)
+    step = TrainingStep(TrainSettings(size=size, **{kind: chosen}), accelerator)
     network = step.networks["G_AB" if kind == "generator" else "D_A"]
     images = torch.rand(1, 3, size, size, device=accelerator.device) * 2 - 1
     batch = {"real_a": images, "real_b": -images, "position": torch.zeros(1, dtype=torch.long)}

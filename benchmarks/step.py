@@ -15,7 +15,7 @@ from accelerate.state import AcceleratorState
 
 from cyclegan.config import TrainSettings
 from cyclegan.training.precision import resolve_precision
-from cyclegan.training.step import CycleGANStep
+from cyclegan.training.step import TrainingStep
 
 
 def measure(size: int, batch_size: int, blocks: int, filters: int, precision: str, repeats: int) -> dict:
@@ -25,7 +25,7 @@ def measure(size: int, batch_size: int, blocks: int, filters: int, precision: st
         size=size, batch_size=batch_size, generator={"blocks": blocks, "filters": filters}
     )
     accelerator = Accelerator(mixed_precision=precision)
-    step = CycleGANStep(settings, accelerator)
+    step = TrainingStep(settings, accelerator)
     real_a, real_b = (torch.rand(batch_size, 3, size, size, device=accelerator.device) * 2 - 1 for _ in "ab")
     batch = {
         "real_a": real_a,

@@ -38,10 +38,13 @@ OURS: dict[str, tuple[str, str, str | None]] = {
     "torch fp32": ("torch", "fp32", None),
     "torch bf16": ("torch", "bf16", None),
     "onnx fp32": ("onnx", "auto", "fp32.onnx"),
+    "openvino fp32": ("openvino", "fp32", "fp32.onnx"),
     "openvino bf16": ("openvino", "bf16", "fp32.onnx"),
     "openvino int8": ("openvino", "auto", "int8.onnx"),
 }
-Name = Literal["plain loop", "torch fp32", "torch bf16", "onnx fp32", "openvino bf16", "openvino int8"]
+Name = Literal[
+    "plain loop", "torch fp32", "torch bf16", "onnx fp32", "openvino fp32", "openvino bf16", "openvino int8"
+]
 ALL: tuple[Name, ...] = ("plain loop", *OURS)
 
 

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -12,6 +12,9 @@ class Frozen(BaseModel):
     """Settings do not change while a run goes on, and a key that nobody reads is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
+
+
+VggLayer = Annotated[str, Field(pattern=r"^relu([12]_[12]|[345]_[1-4])$")]
 
 
 class DataSettings(Frozen):
@@ -132,8 +135,51 @@ class LossSettings(Frozen):
     lambda_style_code: float = Field(
         1.0, ge=0, description="weight of |style code of a fake - that of its reference|"
     )
+    lambda_content: float = Field(
+        0.0, ge=0, description="weight of the distance of VGG-19's features of a fake and its input"
+    )
+    lambda_style: float = Field(
+        0.0, ge=0, description="weight of the distance of a fake's Gram matrices to those of the style"
+    )
+    lambda_total_variation: float = Field(
+        0.0, ge=0, description="weight of the mean difference of a fake's neighbouring pixels"
+    )
+    content_layers: tuple[VggLayer, ...] = Field(
+        ("relu4_2",), min_length=1, description="of VGG-19, relu1_1 to relu5_4, that the content is in"
+    )
+    style_layers: tuple[VggLayer, ...] = Field(
+        ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"),
+        min_length=1,
+        description="of VGG-19, that the style is in",
+    )
+    style_picture_a: Path | None = Field(
+        None, description="picture whose style G_BA's fakes take; default the mean of A's training images"
+    )
+    style_picture_b: Path | None = Field(
+        None, description="picture whose style G_AB's fakes take; default the mean of B's training images"
+    )
     diff_augment: tuple[Literal["color", "translation", "cutout"], ...] = Field(
         (), description="how all that discriminators see is augmented, for small data"
+    )
+
+
+class NceSettings(Frozen):
+    """PatchNCE, which holds what a picture shows in cut and fastcut (arXiv 2007.15651, §3)."""
+
+    weight: float | None = Field(
+        None, gt=0, description="weight of the loss; default 1 for cut, 10 for fastcut"
+    )
+    identity: bool | None = Field(
+        None, description="half of it on images of the target, which are to stay; default for cut"
+    )
+    flip: bool | None = Field(
+        None, description="translate half of the images mirrored, and compare as if not; default for fastcut"
+    )
+    temperature: float = Field(0.07, gt=0, description="by which similarities are divided")
+    patches: int = Field(256, ge=2, description="places compared in each image and each layer")
+    features: int = Field(256, ge=1, le=4096, description="of a patch, after its projection")
+    layers: tuple[int, ...] | None = Field(
+        None, description="the generator's maps on the way in, 0 its input; default as the network says"
     )
 
 
@@ -200,7 +246,7 @@ class EvaluationSettings(Frozen):
         ("vgg19",), description="what judges; vgg19 always does, inception and lpips are fetched once"
     )
     best_by: str = Field(
-        "kid_vgg19", description="metric by whose mean over both directions generators/best is chosen"
+        "kid_vgg19", description="metric by whose mean over the directions generators/best is chosen"
     )
     early_stop: int = Field(
         0, ge=0, description="end after so many evaluations in a row that are not the best; 0: never"
@@ -226,6 +272,9 @@ class TrainSettings(Frozen):
     batch_size: int | Literal["auto"] = Field(
         1, description="images of A in a step, over all processes; auto: as many as fit into memory"
     )
+    method: Literal["cyclegan", "cut", "fastcut"] = Field(
+        "cyclegan", description="cyclegan: both ways, by cycles; cut and fastcut: A to B alone, by patches"
+    )
     size: int = Field(256, ge=16, le=8192, description="height and width of training images")
     precision: Literal["auto", "no", "fp16", "bf16"] = Field(
         "auto", description="auto: bf16 or fp16 where the hardware is fast at it, else fp32 (no)"
@@ -247,7 +296,9 @@ class TrainSettings(Frozen):
         30.0, gt=0, description="how long processes wait for one that does not answer"
     )
     gradient_accumulation: int = Field(1, ge=1, description="parts in which a step's batch is computed")
-    pool_size: int = Field(50, ge=0, description="fakes in each image pool; 0 turns the pools off")
+    pool_size: int | None = Field(
+        None, ge=0, description="fakes in each image pool, 0: none; default 50 for cyclegan, else none"
+    )
     ema_decay: float = Field(0.999, ge=0, lt=1, description="of the averaged generators; 0 turns them off")
     log_every: int = Field(50, ge=1, description="steps between two lines of metrics.jsonl")
     project: str = Field("cyclegan", description="project in the tracker")
@@ -259,6 +310,7 @@ class TrainSettings(Frozen):
     generator: GeneratorSettings = GeneratorSettings()
     discriminator: DiscriminatorSettings = DiscriminatorSettings()
     losses: LossSettings = LossSettings()
+    nce: NceSettings = NceSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
     pretrain: PretrainSettings = PretrainSettings()
     samples: SampleSettings = SampleSettings()
@@ -278,6 +330,19 @@ class TrainSettings(Frozen):
         """The trackers' names, each once; empty for ``none``."""
         names = tuple(dict.fromkeys(name.strip() for name in self.tracker.split(",")))
         return () if names == ("none",) else names
+
+    @property
+    def directions(self) -> dict[str, str]:
+        """The generators that are trained, each with its direction."""
+        both = {"G_AB": "AtoB", "G_BA": "BtoA"}
+        return both if self.method == "cyclegan" else {"G_AB": "AtoB"}
+
+    @property
+    def pooled(self) -> int:
+        """Fakes in each image pool; CUT goes without, as its authors train it."""
+        if self.pool_size is None:
+            return 50 if self.method == "cyclegan" else 0
+        return self.pool_size
 
     @property
     def load_size(self) -> int:
@@ -305,6 +370,15 @@ class TrainSettings(Frozen):
         yield (
             augment.load_size is not None and augment.preset in ("crop", "resize"),
             f"augment.load_size has no meaning with augment.preset {augment.preset!r}",
+        )
+        losses = self.losses
+        yield (
+            losses.lambda_style == 0 and (losses.style_picture_a or losses.style_picture_b) is not None,
+            "losses.style_picture_a and style_picture_b need a weight; set losses.lambda_style",
+        )
+        yield (
+            losses.style_picture_a is not None and "G_BA" not in self.directions,
+            f"losses.style_picture_a has no meaning with method {self.method!r}, which translates to B alone",
         )
         if self.batch_size == "auto":
             return

@@ -1,6 +1,7 @@
 """The backends agree with torch at fp32, each as near as its precision allows."""
 
 import hashlib
+import json
 import subprocess
 import sys
 
@@ -15,11 +16,14 @@ from cyclegan.artifacts import GeneratorConfig, NetworkConfig, load_generator, s
 from cyclegan.artifacts.export import cached_onnx
 from cyclegan.cli import main
 from cyclegan.errors import BadInput
+from cyclegan.images import read_image
 from cyclegan.networks import build, deployed
 from cyclegan.networks.deployed import FastInstanceNorm, for_cpu
 from cyclegan.networks.layers import initialize
-from cyclegan.translation import backends
+from cyclegan.translation import backends, pipeline
 from cyclegan.translation.backends import TorchBackend, open_backend, pick_backend
+from cyclegan.translation.options import Tiling
+from cyclegan.translation.tiling import strategy
 
 # Largest and mean difference from torch at fp32 that each may have at 256 px, of values in [-1, 1].
 TOLERANCES = {
@@ -147,6 +151,51 @@ def test_onnxruntime_needs_no_torch_network(generator, astronaut, monkeypatch, h
     assert ended.value.code == 0
     written = np.asarray(Image.open("out/photograph.png"), np.float32)
     assert np.abs(written - (truth[0].permute(1, 2, 0).numpy() + 1) * 127.5).max() <= 0.51
+
+
+@pytest.mark.parametrize("name", ["onnx", "openvino"])
+def test_tiles_are_torchs_where_another_backend_computes(generator, astronaut, monkeypatch, tmp_path, name):
+    """What memory cannot hold at once is cut, and the manifest says by whom; an .onnx file has no tiles."""
+    needs(name)
+    pixels = ((astronaut[0].permute(1, 2, 0) + 1) * 127.5).round().byte().numpy()
+    for side in (40, 200):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        Image.fromarray(pixels[:side, :side]).save(tmp_path / "in" / f"{side}.png")
+    Image.fromarray(pixels[:200, :200]).save(tmp_path / "in" / "slide.tif")
+    monkeypatch.setattr(strategy, "SMALL_PIXELS", 100 * 100)
+    monkeypatch.setattr(strategy, "memory_bytes", lambda device: 8 << 20)
+    monkeypatch.setattr(pipeline, "SLIDE_PIXELS", 199 * 199)
+    translator = Translator.from_pretrained(generator, backend=name, precision="auto")
+    cut = []
+    bands = translator.tiler.bands
+    monkeypatch.setattr(
+        translator.tiler, "bands", lambda source: (cut.append(source.height), bands(source))[1]
+    )
+    assert [result.error for result in translator.folder(tmp_path / "in", tmp_path / "out")] == [None] * 3
+    assert cut == [200, 200]
+    whole = Translator.from_pretrained(generator, "cpu", precision="fp32", tiling=Tiling("off"))(
+        pixels[:200, :200]
+    )
+    for file in ("200.png", "slide.tif"):
+        made = read_image(tmp_path / "out" / file).pixels
+        assert np.abs(made.astype(int) - whole).mean() < 3  # dense: near the whole image's
+    (settings,) = {
+        json.dumps(json.loads(line)["settings"])
+        for line in (tmp_path / "out" / "manifest.jsonl").read_text().splitlines()
+    }
+    assert json.loads(settings)["backend"] == name
+    assert json.loads(settings)["tiling"] == "auto, tile auto, tiles in torch"
+
+    from_file = Translator.from_pretrained(cached_onnx(generator), backend=name)
+    results = list(from_file.folder(tmp_path / "in", tmp_path / "from file"))
+    errors = {result.source.name: result.error for result in results if result.error}
+    assert sorted(errors) == ["200.png", "slide.tif"]
+    assert "200.png: may take more memory than there is" in errors["200.png"]
+    assert "give the generator's folder in its place" in errors["200.png"]
+    with pytest.raises(BadInput, match="an image of 200 x 200 pixels may take more memory"):
+        from_file(pixels[:200, :200])
+    untiled = Translator.from_pretrained(cached_onnx(generator), backend=name, tiling=Tiling("off"))
+    assert untiled(pixels[:200, :200]).shape == (200, 200, 3)
 
 
 def test_a_folder_is_exported_once_and_again_when_it_changes(generator, cache, tmp_path):

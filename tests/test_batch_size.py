@@ -100,8 +100,7 @@ def test_the_advice_names_what_fits(tiny):
 def test_on_a_cpu_what_a_step_keeps_is_counted(tiny, monkeypatch):
     """By what autograd gives back in the backward pass of four images, added up on its own."""
     from cyclegan.training.networks import build_networks
-    from cyclegan.training.objectives import GeneratorObjective
-    from cyclegan.training.step import require_gradient
+    from cyclegan.training.step import build_objectives, require_gradient
 
     settings = tiny(pool_size=0)
     networks = build_networks(settings)
@@ -116,8 +115,8 @@ def test_on_a_cpu_what_a_step_keeps_is_counted(tiny, monkeypatch):
 
     images = torch.rand(2, 4, 3, 32, 32)
     with torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor, unpack):
-        total, *_ = GeneratorObjective(networks["G_AB"], networks["G_BA"], settings.losses)(
-            images[0], images[1], networks["D_A"], networks["D_B"]
+        total, *_ = build_objectives(networks, settings)[0](
+            {"real_a": images[0], "real_b": images[1], "position": torch.arange(4)}, networks
         )
         total.backward()
     needed = sum(storage.nbytes() for pointer, storage in kept.items() if pointer not in weights)
@@ -153,7 +152,7 @@ def test_a_run_that_does_not_fit_says_what_would(tiny, here, monkeypatch):
             "[enforce fail at alloc_cpu.cpp:114] DefaultCPUAllocator: can't allocate memory: you tried"
         )
 
-    monkeypatch.setattr(loop.CycleGANStep, "__call__", full)
+    monkeypatch.setattr(loop.TrainingStep, "__call__", full)
     monkeypatch.setattr(batch_size, "trial", lambda settings, accelerator: memory_for(32 * 32))
     with pytest.raises(
         TrainingFailed, match="out of memory on cpu with --size 32 and --batch-size 2: --batch-size 1 would"
@@ -167,12 +166,12 @@ import resource, sys, torch
 from cyclegan.training import loop
 from cyclegan.cli import main
 import psutil, accelerate
-plain = loop.CycleGANStep.__call__
+plain = loop.TrainingStep.__call__
 def step(self, parts, factor):
     used = psutil.Process().memory_info().vms
     resource.setrlimit(resource.RLIMIT_AS, (used + (300 << 20), -1))
     return plain(self, parts, factor)
-loop.CycleGANStep.__call__ = step
+loop.TrainingStep.__call__ = step
 main(sys.argv[1:])
 """
 

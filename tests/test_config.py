@@ -35,7 +35,7 @@ def test_the_papers_settings(name):
 def test_the_command_line_overrides_the_recipe_which_overrides_the_defaults(here):
     (here / "mine.yaml").write_text("domain: noto2twemoji\nsize: 128\nbatch_size: 4\noptimizer: {lr: 4e-4}\n")
     settings, options = settings_from(["mine.yaml", "--batch-size", "2", "--generator.blocks", "6", "--json"])
-    assert (settings.size, settings.batch_size, settings.pool_size) == (128, 2, 50)
+    assert (settings.size, settings.batch_size, settings.pooled) == (128, 2, 50)
     assert settings.generator.blocks == 6
     assert settings.optimizer.lr == 4e-4
     assert options.json

@@ -1,8 +1,15 @@
 """Generators from elsewhere: what they compute is what they computed, and what is unknown is not made up."""
 
 import argparse
+import hashlib
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +24,7 @@ from foreign_networks import (
     old_instance,
     with_random_weights,
 )
+from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
@@ -30,6 +38,7 @@ from cyclegan.errors import BadInput
 from cyclegan.images import read_image
 
 BATCH = nn.BatchNorm2d
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def converted(content, folder, key=None, **wishes):
@@ -353,3 +362,67 @@ def test_a_really_trained_generator(vintage, tmp_path, capsys, emoji):
     old = Translator.from_pretrained(tmp_path / "ours", "cpu")(picture)
     assert 5 < np.abs(old.astype(int) - picture).mean() < 60  # changed, and yet the same picture
     assert np.corrcoef(old.ravel(), picture.ravel())[0, 1] > 0.8
+
+
+# --- the whole way: what issue and README promise to a new user
+
+
+def test_from_a_strangers_file_to_pictures_that_say_how_they_came_to_be(tmp_path, capsys):
+    """Converted, translated, killed half-way, translated on, and told from the files alone."""
+    torch.save(Resnet(blocks=1).state_dict(), tmp_path / "latest_net_G_A.pth")
+    with pytest.raises(SystemExit) as caught:
+        words = ("--licence", "BSD-2-Clause", "--source", "photographs", "--target", "engravings")
+        main(["convert", str(tmp_path / "latest_net_G_A.pth"), str(tmp_path / "G"), *words])
+    assert caught.value.code == 0
+    chance = np.random.default_rng(0)
+    for number in range(24):
+        path = tmp_path / "photos" / ("", "summer", "summer/lake")[number % 3] / f"{number:02}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        height, width = chance.integers(37, 180, 2)  # odd sizes, none alike
+        Image.fromarray(chance.integers(0, 256, (height, width, 3), np.uint8)).save(path)
+    broken = tmp_path / "photos" / "summer" / "broken.jpg"
+    broken.write_bytes(b"\xff\xd8\xff\xe0 and then nothing that a JPEG has")
+    command = [sys.executable, "-m", "cyclegan", "translate", "G", "photos", "out"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    while process.poll() is None and len(list((tmp_path / "out").rglob("*.png"))) < 4:
+        time.sleep(0.005)
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.png")}
+
+    again = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert again.returncode == 1
+    assert again.stderr.count("\n") == 1 and "photos/summer/broken.jpg: cannot be decoded" in again.stderr
+    assert "were done before, 1 could not be (see above)" in again.stdout
+    made = sorted((tmp_path / "out").rglob("*.png"))
+    assert len(made) == 24 and all(path.stat().st_mtime_ns == time for path, time in before.items())
+    for path in made:
+        source = tmp_path / "photos" / path.relative_to(tmp_path / "out")
+        assert Image.open(path).size == Image.open(source).size
+
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as caught:
+        main(["inspect", *map(str, made)])
+    told = capsys.readouterr()
+    assert (caught.value.code, told.err) == (0, "")
+    weights = hashlib.sha256((tmp_path / "G" / "model.safetensors").read_bytes()).hexdigest()
+    for path in made:
+        source = tmp_path / "photos" / path.relative_to(tmp_path / "out")
+        assert f"input      sha256 {hashlib.sha256(source.read_bytes()).hexdigest()}" in told.out
+    for line in (
+        "label      http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia",
+        "translated photographs to engravings",
+        f"generator  unknown AtoB, sha256 {weights}",
+        "data       generator: BSD-2-Clause",
+        f"manifest   as recorded in {tmp_path / 'out' / 'manifest.jsonl'}",
+    ):
+        assert told.out.count(line) == 24
+    lines = [json.loads(line) for line in (tmp_path / "out" / "manifest.jsonl").read_text().splitlines()]
+    assert len(lines) == 25 and [line["output"] for line in lines if line["error"]] == ["summer/broken.jpg"]
+    origin = json.loads((tmp_path / "G" / "config.json").read_text())["converted_from"]
+    theirs = (tmp_path / "latest_net_G_A.pth").read_bytes()
+    assert origin["sha256"] == hashlib.sha256(theirs).hexdigest()

@@ -14,9 +14,8 @@ from safetensors.torch import load_file
 from cyclegan.recipes import to_yaml
 from cyclegan.training import loop
 from cyclegan.training.checkpoint import checkpoints
-from cyclegan.training.networks import NAMES
 from cyclegan.training.outcome import TrainingFailed
-from cyclegan.training.step import CycleGANStep
+from cyclegan.training.step import TrainingStep
 from cyclegan.training.train import train
 
 NAN, INF = float("nan"), float("inf")
@@ -33,13 +32,13 @@ def everything(step):
     """All that a step may change, copied."""
     tensors = {
         f"{name}.{key}": value.clone()
-        for name in NAMES
+        for name in step.networks
         for key, value in step.networks[name].state_dict().items()
     }
     for which in ("optimizer_G", "optimizer_D"):
         for index, state in getattr(step, which).state_dict()["state"].items():
             tensors |= {f"{which}.{index}.{key}": torch.as_tensor(v).clone() for key, v in state.items()}
-    for pool in (step.pool_a, step.pool_b):
+    for pool in step.pools.values():
         tensors |= {f"pool {pool.name} {i}": image for i, image in enumerate(pool.state())}
     return tensors
 
@@ -76,7 +75,7 @@ KINDS = {
 @pytest.mark.parametrize("poison", [poison_pixel, poison_gradient])
 def test_a_step_with_such_numbers_changes_nothing(tiny, kind, value, poison):
     settings = tiny(**KINDS[kind])
-    step = CycleGANStep(settings, Accelerator(cpu=True, mixed_precision=settings.precision))
+    step = TrainingStep(settings, Accelerator(cpu=True, mixed_precision=settings.precision))
     for number in range(2):
         step([batch(settings, number)], 1.0)
         assert step.guard.wrong == []
@@ -92,7 +91,7 @@ def test_a_step_with_such_numbers_changes_nothing(tiny, kind, value, poison):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_bad_gradient_of_the_discriminators_leaves_them_as_they_are(tiny, kind):
     settings = tiny(**KINDS[kind])
-    step = CycleGANStep(settings, Accelerator(cpu=True, mixed_precision=settings.precision))
+    step = TrainingStep(settings, Accelerator(cpu=True, mixed_precision=settings.precision))
     step([batch(settings)], 1.0)
     before = everything(step)
     poison_discriminator(step, [], NAN)
@@ -107,7 +106,7 @@ def test_a_bad_gradient_of_the_discriminators_leaves_them_as_they_are(tiny, kind
 def test_a_gradient_too_large_to_square_is_refused(tiny):
     """1e25 is finite in fp32, its square is not: Adam's second moment would be infinite for ever."""
     settings = tiny()
-    step = CycleGANStep(settings, Accelerator(cpu=True))
+    step = TrainingStep(settings, Accelerator(cpu=True))
     poison_gradient(step, [], 1e30)
     step([batch(settings)], 1.0)
     assert step.guard.wrong == ["a gradient of G"]
@@ -121,7 +120,7 @@ def scaled(tiny):
     def make(scale):
         accelerator = Accelerator(cpu=True)
         accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
-        return CycleGANStep(tiny(), accelerator)
+        return TrainingStep(tiny(), accelerator)
 
     return make
 
@@ -169,7 +168,7 @@ def test_gradients_that_no_scale_makes_finite_are_wrong(scaled):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="fp16 needs a CUDA GPU")
 def test_fp16_on_a_gpu(tiny):
     settings = tiny(precision="fp16")
-    step = CycleGANStep(settings, Accelerator(mixed_precision="fp16"))
+    step = TrainingStep(settings, Accelerator(mixed_precision="fp16"))
     parts = [{key: value.cuda() for key, value in batch(settings).items()}]
     for _ in range(30):  # the first scale, 65536, may well be too large
         step(parts, 1.0)
@@ -193,7 +192,7 @@ def finite(run):
         assert all(value.isfinite().all() for value in load_file(path).values())
     for checkpoint in checkpoints(run / "checkpoints"):
         state = torch.load(checkpoint / "state.pt", weights_only=True)
-        for name in NAMES:
+        for name in ("G_AB", "G_BA", "D_A", "D_B"):
             assert all(v.isfinite().all() for v in state[name].values() if v.is_floating_point())
 
 
@@ -218,14 +217,14 @@ def test_one_bad_batch_is_named_and_passed_over(tiny, here, monkeypatch, capsys,
 def test_the_files_named_are_those_of_the_batch(tiny, here, monkeypatch, emoji):
     """Told apart by what was shown: the stored image at the named file is the one that the step saw."""
     shown = []
-    plain = CycleGANStep.__call__
+    plain = TrainingStep.__call__
 
     def step(self, parts, factor):
         shown.append(parts[0]["real_a"].clone())
         parts[0]["real_b"][:] = NAN
         return plain(self, parts, factor)
 
-    monkeypatch.setattr(loop.CycleGANStep, "__call__", step)
+    monkeypatch.setattr(loop.TrainingStep, "__call__", step)
     run = here / "run"
     train(tiny(steps=2, run_dir=run, augment={"preset": "resize", "flip": False}))
     from cyclegan.images import read_image, resize, to_tensor
@@ -303,7 +302,7 @@ def test_without_a_checkpoint_there_is_nothing_to_go_back_to(tiny, here, monkeyp
 
 def test_weights_that_are_not_finite_are_not_saved(tiny, here, monkeypatch):
     """The last net: an update that itself overflows is seen before anything is written."""
-    plain = CycleGANStep.__call__
+    plain = TrainingStep.__call__
 
     def step(self, parts, factor):
         losses = plain(self, parts, factor)
@@ -311,7 +310,7 @@ def test_weights_that_are_not_finite_are_not_saved(tiny, here, monkeypatch):
             next(self.networks["D_A"].parameters())[0] = INF
         return losses
 
-    monkeypatch.setattr(loop.CycleGANStep, "__call__", step)
+    monkeypatch.setattr(loop.TrainingStep, "__call__", step)
     with pytest.raises(TrainingFailed, match="step 1 is not saved: the weights of D_A are NaN or infinite"):
         train(tiny(checkpoint__every=1, run_dir=here / "run"))
     assert not (here / "run" / "checkpoints").exists()

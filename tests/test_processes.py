@@ -24,14 +24,22 @@ def torchrun(processes: int, *args: str, cwd: Path, check: bool = True) -> subpr
 
 
 @pytest.mark.parametrize(
-    ("losses", "discriminator"),
-    [("lsgan", "patchgan"), ("wgan-gp", "patchgan"), ("lsgan", "batch_statistics")],
+    ("losses", "discriminator", "method"),
+    [
+        ("lsgan", "patchgan", "cyclegan"),
+        ("wgan-gp", "patchgan", "cyclegan"),
+        ("lsgan", "batch_statistics", "cyclegan"),
+        ("lsgan", "batch_statistics", "cut"),
+        ("lsgan", "patchgan", "fastcut"),
+    ],
 )
-def test_two_processes_at_batch_1_compute_the_gradients_of_one_at_batch_2(tmp_path, losses, discriminator):
+def test_two_processes_at_batch_1_compute_the_gradients_of_one_at_batch_2(
+    tmp_path, losses, discriminator, method
+):
     found = []
     for processes in (1, 2):
         file = tmp_path / f"{processes}.pt"
-        torchrun(processes, str(SCRIPT), str(file), losses, discriminator, cwd=tmp_path)
+        torchrun(processes, str(SCRIPT), str(file), losses, discriminator, method, cwd=tmp_path)
         found.append(torch.load(file, weights_only=True))
     one, two = found
     assert one["processes"] == 1 and two["processes"] == 2

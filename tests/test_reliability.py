@@ -52,7 +52,7 @@ def same_weights(one: Path, other: Path) -> bool:
 @contextlib.contextmanager
 def power_cut(at: int):
     """Ends the training in an instant when it begins its ``at``-th step."""
-    plain, calls = loop.CycleGANStep.__call__, []
+    plain, calls = loop.TrainingStep.__call__, []
 
     def step(self, *args):
         calls.append(1)
@@ -61,7 +61,7 @@ def power_cut(at: int):
         return plain(self, *args)
 
     with pytest.MonkeyPatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(loop.CycleGANStep, "__call__", step)
+        patched.setattr(loop.TrainingStep, "__call__", step)
         yield
 
 
@@ -285,14 +285,14 @@ def test_a_disk_full_at_the_end_stops_cleanly(tiny, here, monkeypatch):
 
 def test_a_full_disk_under_the_log_stops_cleanly(tiny, here, monkeypatch):
     """/dev/full refuses every byte, as a full disk does."""
-    run, plain = here / "run", loop.CycleGANStep.__call__
+    run, plain = here / "run", loop.TrainingStep.__call__
 
     def step(self, *args):
         if not (run / "metrics.jsonl").is_symlink():
             (run / "metrics.jsonl").symlink_to("/dev/full")
         return plain(self, *args)
 
-    monkeypatch.setattr(loop.CycleGANStep, "__call__", step)
+    monkeypatch.setattr(loop.TrainingStep, "__call__", step)
     with pytest.raises(TrainingFailed, match="No space left on device; free some space"):
         train(tiny(run_dir=run))
 
@@ -386,7 +386,7 @@ def test_resume_with_alone_means_nothing(tiny):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
 def test_a_signal_finishes_the_step_saves_and_stops(number, tiny, here, monkeypatch):
     whole = train(tiny(run_dir=here / "whole", steps=6)).run.folder
-    plain, calls = loop.CycleGANStep.__call__, []
+    plain, calls = loop.TrainingStep.__call__, []
 
     def step(self, *args):
         calls.append(1)
@@ -395,7 +395,7 @@ def test_a_signal_finishes_the_step_saves_and_stops(number, tiny, here, monkeypa
         return plain(self, *args)
 
     before = signal.getsignal(number)
-    monkeypatch.setattr(loop.CycleGANStep, "__call__", step)
+    monkeypatch.setattr(loop.TrainingStep, "__call__", step)
     with pytest.raises(TrainingStopped, match=f"stopped by {number.name} after step 3; all is saved"):
         train(tiny(run_dir=here / "run", steps=6))
     assert signal.getsignal(number) == before

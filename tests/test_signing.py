@@ -3,10 +3,13 @@
 import datetime
 import hashlib
 import json
+import os
 import struct
+import subprocess
 import sys
 import zlib
 from io import BytesIO
+from pathlib import Path
 
 import c2pa
 import numpy as np
@@ -24,6 +27,7 @@ from cyclegan.translation.inspection import inspect_file
 from cyclegan.translation.provenance import read_label
 from cyclegan.translation.signing import Signer
 
+ROOT = Path(__file__).resolve().parent.parent
 TRAINED = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 MIME = {".jpg": "image/jpeg", ".png": "image/png", ".webp": "image/webp", ".tif": "image/tiff"}
 
@@ -322,6 +326,27 @@ def test_the_commands_from_folder_to_verdict(generator, papers, photograph, tmp_
     status, out, _ = run(capsys, "inspect", tmp_path / "bare" / "a.jpg")
     assert status == 0
     assert "label      none" in out and "signature  none" in out
+
+
+def test_several_processes_sign_and_go_on(generator, papers, photograph, tmp_path, capsys):
+    """Each file is signed once, by one of them; a manifest has an identifier of its own, so bytes differ."""
+    for name in ("in/a.jpg", "in/b.png", "in/sub/c.webp", "in/sub/d.tif"):
+        photograph(name)
+    launcher = ("torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m")
+    signing = ("--sign-cert", papers / "chain.pem", "--sign-key", papers / "chain.key")
+    words = ("translate", generator, tmp_path / "in", tmp_path / "out", *signing)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", *launcher, "cyclegan", *map(str, words)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Translated 4 of 4 images" in done.stdout
+    made = sorted(path for path in (tmp_path / "out").rglob("*.*") if path.suffix != ".jsonl")
+    assert [path.name for path in made] == ["a.jpg", "b.png", "c.webp", "d.tif"]
+    status, out, err = run(capsys, "inspect", *made, "--trust", papers / "root.pem")
+    assert (status, err) == (0, "")
+    assert out.count("signature  holds") == out.count("as recorded in") == 4
+    status, out, _ = run(capsys, *words)  # alone, later: there is nothing left to do
+    assert status == 0 and "Translated 0 of 4 images" in out and "4 were done before" in out
 
 
 @pytest.mark.parametrize(

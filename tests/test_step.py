@@ -11,10 +11,12 @@ from accelerate import Accelerator
 from cyclegan.config import OptimizerSettings, TrainSettings
 from cyclegan.training.ema import update_average
 from cyclegan.training.image_pool import ImagePool
-from cyclegan.training.networks import NAMES, build_networks
+from cyclegan.training.networks import build_networks
 from cyclegan.training.objectives import apply_to_both
 from cyclegan.training.schedule import Length, lr_factor
-from cyclegan.training.step import CycleGANStep
+from cyclegan.training.step import TrainingStep
+
+NAMES = ("G_AB", "G_BA", "D_A", "D_B")
 
 
 def batch(n=2, size=32, seed=0):
@@ -84,7 +86,7 @@ def test_gradients_are_the_papers(norm, name, formula):
         generator={"filters": 4, "blocks": 1, "norm": norm},
         discriminator={"filters": 4, "layers": 2, "norm": norm},
     )
-    step = CycleGANStep(chosen, Accelerator(cpu=True))
+    step = TrainingStep(chosen, Accelerator(cpu=True))
     expected = plain_gradients(copy.deepcopy(step.networks), batch(), chosen.losses, formula)
     step([batch()], 1.0)
     for network in NAMES:
@@ -93,7 +95,7 @@ def test_gradients_are_the_papers(norm, name, formula):
 
 
 def test_losses_are_reported_unweighted():
-    step = CycleGANStep(settings(), Accelerator(cpu=True))
+    step = TrainingStep(settings(), Accelerator(cpu=True))
     G_AB, G_BA, D_A, D_B = (copy.deepcopy(step.networks[name]) for name in NAMES)
     b = batch()
     losses = step([b], 1.0)
@@ -116,7 +118,7 @@ def test_losses_are_reported_unweighted():
 
 def test_the_update_is_adams():
     """After the first step Adam has moved every weight by lr, against the sign of its gradient."""
-    step = CycleGANStep(settings(optimizer={"lr": 1e-3, "lr_discriminator": 2e-3}), Accelerator(cpu=True))
+    step = TrainingStep(settings(optimizer={"lr": 1e-3, "lr_discriminator": 2e-3}), Accelerator(cpu=True))
     before = copy.deepcopy(step.networks)
     step([batch()], 0.5)
     for name, lr in (("G_AB", 5e-4), ("D_B", 1e-3)):
@@ -137,7 +139,7 @@ def test_accumulated_parts_are_one_batch(dropout):
     halves = [{key: value[i : i + 2] for key, value in b.items()} for i in (0, 2)]
     found = []
     for chosen, given in ((whole, [b]), (parts, halves)):
-        step = CycleGANStep(chosen, Accelerator(cpu=True))
+        step = TrainingStep(chosen, Accelerator(cpu=True))
         losses = step(given, 1.0)
         found.append(({name: gradients(step.networks[name]) for name in NAMES}, losses))
     for name in NAMES:
@@ -148,7 +150,7 @@ def test_accumulated_parts_are_one_batch(dropout):
 
 
 def test_discriminators_take_no_gradient_in_the_generator_step(monkeypatch):
-    step = CycleGANStep(settings(), Accelerator(cpu=True))
+    step = TrainingStep(settings(), Accelerator(cpu=True))
     seen = []
     plain = step.optimizer_G.step
     parameters = [p for name in ("D_A", "D_B") for p in step.networks[name].parameters()]
@@ -163,10 +165,10 @@ def test_discriminators_take_no_gradient_in_the_generator_step(monkeypatch):
 
 
 def test_wgan_gp_pays_the_penalty():
-    step = CycleGANStep(settings(losses={"adversarial": "wgan-gp"}), Accelerator(cpu=True))
+    step = TrainingStep(settings(losses={"adversarial": "wgan-gp"}), Accelerator(cpu=True))
     losses = step([batch()], 1.0)
     assert losses["gradient_penalty_a"] > 0.5  # gradients of fresh networks are near 0: (0 - 1)^2
-    free = CycleGANStep(
+    free = TrainingStep(
         settings(losses={"adversarial": "wgan-gp", "lambda_gradient_penalty": 0}), Accelerator(cpu=True)
     )
     free([batch()], 1.0)
@@ -181,7 +183,7 @@ def test_bf16_stays_near_fp32():
         from accelerate.state import AcceleratorState
 
         AcceleratorState._reset_state(True)
-        step = CycleGANStep(settings(), Accelerator(cpu=True, mixed_precision=precision))
+        step = TrainingStep(settings(), Accelerator(cpu=True, mixed_precision=precision))
         found.append(step([batch()], 1.0))
         assert all(p.dtype == torch.float32 for p in step.networks["G_AB"].parameters())
     for name, loss in found[0].items():

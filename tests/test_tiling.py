@@ -1,5 +1,6 @@
 """Images of any size: what tiles make is compared with the whole image at once."""
 
+import copy
 import json
 
 import numpy as np
@@ -15,12 +16,13 @@ from cyclegan.networks.inference import translate
 from cyclegan.networks.layers import ReflectionPad, initialize
 from cyclegan.translation import Translator, pipeline
 from cyclegan.translation.options import Tiling
-from cyclegan.translation.tiling import lazy, strategy
+from cyclegan.translation.tiling import lazy, statistics, strategy
 from cyclegan.translation.tiling.exact import exact_bands
 from cyclegan.translation.tiling.geometry import bands
 from cyclegan.translation.tiling.lazy import Moments, Padded, Region, Stored
+from cyclegan.translation.tiling.memory import WORKING_COPIES, bytes_per_pixel
 from cyclegan.translation.tiling.source import ArraySource
-from cyclegan.translation.tiling.statistics import with_statistics_of
+from cyclegan.translation.tiling.statistics import held_bytes_per_pixel, with_statistics_of
 from cyclegan.translation.tiling.strategy import Tiler
 from cyclegan.translation.tiling.tiff import TiffSource, write_tiff
 from cyclegan.translation.tiling.tiles import dense_bands, naive_bands, sample_patches
@@ -165,7 +167,7 @@ def test_reach_is_as_far_as_a_pixel_looks():
     one = {**SMALL, "blocks": 1}
     blur = {**one, "upsample": "blur", "downsample": "blur"}
     for arguments in (one, {**one, "upsample": "resize"}, blur, {**one, "upsample": "bilinear"}):
-        net = with_statistics_of(network(**arguments), torch.randn(1, 3, 128, 128))
+        net = with_statistics_of(network(**arguments), [torch.randn(1, 3, 128, 128)])
         found = 0
         for place in range(64, 68):  # strides make neighbours look differently far
             image = torch.randn(1, 3, 128, 128, requires_grad=True)
@@ -178,11 +180,88 @@ def test_statistics_leave_the_network_as_it_was():
     net, image = network(**SMALL), torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         before = net(image)
-        steady = with_statistics_of(net, image)
+        steady = with_statistics_of(net, [image])
         assert torch.allclose(steady(image), before, atol=1e-5)  # its own statistics change nothing
         assert torch.equal(net(image), before)
     ours, theirs = list(net.parameters()), list(steady.parameters())
     assert all(a is b for a, b in zip(ours, theirs, strict=True))  # weights are shared, not copied
+
+
+@pytest.mark.parametrize("name", [*NETWORKS, "affine, blur"])
+def test_patches_in_turns_are_patches_at_once(name):
+    """In batches of any size, and freed on the way, they say what torch finds in all of them together."""
+    arguments = {**SMALL, "norm": "instance_affine", "downsample": "blur", "upsample": "blur"}
+    net = network(**NETWORKS.get(name, arguments))
+    patches = torch.randn(5, 3, 32, 48, generator=torch.Generator().manual_seed(1))
+    steady = with_statistics_of(net, (part.clone() for part in patches.split([2, 1, 2])))
+    at_once = copy.deepcopy(net)
+    for module in at_once.modules():
+        if isinstance(module, nn.InstanceNorm2d):  # over images as over positions: batch norm's training
+            over = nn.BatchNorm2d(module.num_features, affine=module.affine)
+            over.load_state_dict(module.state_dict(), strict=False)
+            module.forward = over.train().forward
+    with torch.no_grad():
+        assert torch.allclose(steady(patches), at_once(patches), atol=1e-5)
+
+
+def test_a_sample_holds_one_map_and_not_all(monkeypatch):
+    """The widest map of 9 blocks is 64 channels at full size; in and out at once would be twice that."""
+    net = network(filters=64, blocks=1)
+    assert 256 <= held_bytes_per_pixel(net, 3, 64) < 1.25 * 256
+    layers, living = [], []
+    kept = statistics._LayerAfterLayer.call_module
+
+    def call_module(self, target, args, kwargs):
+        made = kept(self, target, args, kwargs)
+        layers.append(target)
+        living.append(sum(group.bytes() > 0 for group in self.env.values() if hasattr(group, "bytes")))
+        return made
+
+    monkeypatch.setattr(statistics._LayerAfterLayer, "call_module", call_module)
+    with_statistics_of(net, [torch.randn(1, 3, 32, 32) for _ in range(3)])
+    assert len(layers) > 10 and max(living) == 1  # what a residual block adds to, while it is computed
+
+
+def test_patches_come_from_everywhere_and_do_not_keep_time():
+    image = np.indices((700, 1000)).transpose(1, 2, 0).astype(np.uint16)
+    source = ArraySource(np.concatenate([image, image[:, :, :1]], axis=2))
+    parts = torch.cat(list(sample_patches(source, 20 * 128 * 128, 4)))
+    assert parts.shape == (20, 3, 128, 128)
+    places = ((parts[:, :2, 0, 0] + 1) / 2 * 65535).round().long()
+    cells = {(int(y) * 4 // 700, int(x) * 5 // 1000) for y, x in places + 1}
+    assert len(cells) > 15 and len({int(x) for x in places[:, 1]}) > 15  # of 5 columns of cells
+    assert torch.equal(parts, torch.cat(list(sample_patches(source, 20 * 128 * 128, 4))))
+    every = torch.cat(list(sample_patches(ArraySource(source.pixels[:512, :512]), 10**7, 4)))
+    found = ((every[:, 0] + 1) / 2 * 65535).round().long() * 512 + (
+        (every[:, 1] + 1) / 2 * 65535
+    ).round().long()
+    assert len(found.unique()) == 512 * 512  # enough for all: all of it
+
+
+def test_a_network_that_cannot_be_followed_is_one_line(astronaut):
+    class Capricious(nn.Module):
+        reach = 2
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.InstanceNorm2d(3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.norm(x) if x.mean() > 0 else x
+
+    with pytest.raises(BadInput, match="--tiling dense: cannot follow Capricious layer by layer"):
+        list(dense_bands(Capricious(), ArraySource(astronaut[:64, :64]), 32, 4, 10_000))
+
+
+def test_a_u_net_at_half_precision_is_cut_exactly(astronaut):
+    """What ``auto`` comes to on CPUs that are fast at bf16: maps at fp32, by weights that were rounded."""
+    torch.manual_seed(0)
+    net = initialize(build("generator", "unet", {"depth": 5, "filters": 4}), std=0.1).eval()
+    pixels = astronaut[:100, :130]
+    whole = from_tensor(translate(net.bfloat16().float(), to_tensor(pixels)[None], 32)[0])
+    made = np.concatenate(list(Tiler(net.bfloat16(), 3, 32, Tiling(64)).bands(ArraySource(pixels))))
+    assert apart(made, whole).max() <= 1
+    assert next(net.parameters()).dtype == torch.bfloat16  # the one that computes whole images stays
 
 
 def test_moments_are_those_of_the_whole():
@@ -240,6 +319,20 @@ def test_auto_tiles_only_what_memory_cannot_hold(astronaut, monkeypatch):
     assert way_of(Tiling()) == "whole"  # small enough for any machine
     monkeypatch.setattr(strategy, "SMALL_PIXELS", 100)
     assert way_of(Tiling()) == "dense_bands"
+
+
+def test_memory_is_measured_apart_from_what_other_threads_compute():
+    """A reader asks for it while the network is at work on another image; both give what they give alone."""
+
+    class Busy(nn.Conv2d):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if x.shape[-1] == 64:
+                net(torch.zeros(1, 3, 256, 256))  # what the other thread does in this moment
+            return super().forward(x)
+
+    net = nn.Sequential(Busy(3, 8, 1), nn.ReLU())
+    assert bytes_per_pixel(net, 3, 64) == WORKING_COPIES * (8 + 8) * 4
+    assert not any(module._forward_hooks for module in net.modules())
 
 
 def test_a_files_tiling_is_chosen_by_options_and_recorded(generator, photograph, tmp_path):

@@ -45,7 +45,7 @@ def lines(run):
 @contextlib.contextmanager
 def stopped_at(monkeypatch, call):
     """A power cut in the middle of that step."""
-    plain, calls = loop.CycleGANStep.__call__, []
+    plain, calls = loop.TrainingStep.__call__, []
 
     def cut(self, *args):
         calls.append(1)
@@ -53,10 +53,10 @@ def stopped_at(monkeypatch, call):
             raise KeyboardInterrupt
         return plain(self, *args)
 
-    monkeypatch.setattr(loop.CycleGANStep, "__call__", cut)
+    monkeypatch.setattr(loop.TrainingStep, "__call__", cut)
     with pytest.raises(KeyboardInterrupt):
         yield
-    monkeypatch.setattr(loop.CycleGANStep, "__call__", plain)
+    monkeypatch.setattr(loop.TrainingStep, "__call__", plain)
 
 
 @pytest.fixture
@@ -468,11 +468,11 @@ def test_gradient_norms_are_those_of_the_loss_with_and_without_a_scaler(monkeypa
         accelerator = Accelerator(cpu=True)
         if scale:
             accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
-        step = loop.CycleGANStep(settings, accelerator)
+        step = loop.TrainingStep(settings, accelerator)
         networks = step.networks
         for name in ("D_A", "D_B"):
             networks[name].requires_grad_(False)
-        total = step.generators(real_a, real_b, networks["D_A"], networks["D_B"])[0]
+        total = step.objective_G(batch, networks)[0]
         parameters = list(networks["G_AB"].parameters())
         gradients = torch.autograd.grad(total, parameters)
         expected = math.sqrt(sum(float(g.double().square().sum()) for g in gradients))

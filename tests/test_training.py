@@ -78,7 +78,7 @@ def test_a_resumed_run_is_the_run_never_stopped(tiny, here, kind, monkeypatch):
     changes = {"steps": 16, "pool_size": 4, "checkpoint__every": 11, **kind}
     whole = train(tiny(run_dir=here / "whole", **changes)).run.folder
     broken = here / "broken"
-    plain = loop.CycleGANStep.__call__
+    plain = loop.TrainingStep.__call__
     calls = []
 
     def power_cut(self, *args):
@@ -87,10 +87,10 @@ def test_a_resumed_run_is_the_run_never_stopped(tiny, here, kind, monkeypatch):
             raise KeyboardInterrupt
         return plain(self, *args)
 
-    monkeypatch.setattr(loop.CycleGANStep, "__call__", power_cut)
+    monkeypatch.setattr(loop.TrainingStep, "__call__", power_cut)
     with pytest.raises(KeyboardInterrupt):
         train(tiny(run_dir=broken, **changes))
-    monkeypatch.setattr(loop.CycleGANStep, "__call__", plain)
+    monkeypatch.setattr(loop.TrainingStep, "__call__", plain)
     train(tiny(resume=str(broken), **changes))
     for name in ("G_AB", "G_BA"):
         one, other = weights(whole, name), weights(broken, name)

@@ -9,9 +9,8 @@ from test_step import batch, gradients, settings
 from cyclegan.config import PretrainSettings
 from cyclegan.losses import diff_augment, gradient_penalty, r1_penalty, zero_centred_penalty
 from cyclegan.training.feature_queue import FeatureQueue
-from cyclegan.training.networks import NAMES
 from cyclegan.training.pretraining import masks
-from cyclegan.training.step import CycleGANStep
+from cyclegan.training.step import TrainingStep
 
 HALF = [0.5] * 7
 
@@ -114,12 +113,12 @@ def test_parts_of_a_batch_are_one_batch_with_a_queue_and_augmentation():
             losses={"diff_augment": ("color", "cutout"), "lambda_zero_centred": 1.0},
             optimizer={"lr": 1e-6},
         )
-        step = CycleGANStep(chosen, Accelerator(cpu=True))
+        step = TrainingStep(chosen, Accelerator(cpu=True))
         for whole in (b, later):
             cut = [{k: v[i : i + 4 // parts] for k, v in whole.items()} for i in range(0, 4, 4 // parts)]
             losses = step(cut, 1.0)
-        found.append(({name: gradients(step.networks[name]) for name in NAMES}, losses, step.queues))
-    for name in NAMES:
+        found.append(({name: gradients(step.networks[name]) for name in step.networks}, losses, step.queues))
+    for name in found[0][0]:
         for key, gradient in found[0][0][name].items():
             torch.testing.assert_close(gradient, found[1][0][name][key], atol=1e-5, rtol=1e-3)
     for kind, queue in found[0][2].items():
@@ -148,7 +147,7 @@ def test_pretraining_completes_and_leaves_the_discriminators_alone():
     chosen = settings(
         pretrain={"steps": 30, "patch": 8}, optimizer={"lr": 2e-3}, generator={"filters": 8, "blocks": 1}
     )
-    step = CycleGANStep(chosen, Accelerator(cpu=True))
+    step = TrainingStep(chosen, Accelerator(cpu=True))
     D = {key: value.clone() for key, value in step.networks["D_A"].state_dict().items()}
     smooth = torch.linspace(-1, 1, 32).expand(2, 3, 32, 32).contiguous()
     losses = []

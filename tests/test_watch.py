@@ -7,7 +7,7 @@ from torch import nn
 from cyclegan.images import read_image, resize, to_tensor
 from cyclegan.training import watch
 from cyclegan.training.sampling import Samples
-from cyclegan.training.step import CycleGANStep
+from cyclegan.training.step import TrainingStep
 from cyclegan.training.train import train
 from cyclegan.training.watch import LONG, Watch, similarity, spread
 
@@ -113,13 +113,13 @@ class Inverse(nn.Module):
 def test_a_run_warns_once(tiny, monkeypatch, capsys):
     """A real run whose generators do both: the warnings come from its own log and its own grids."""
     monkeypatch.setattr(watch, "LONG", 2)
-    plain = CycleGANStep.__call__
+    plain = TrainingStep.__call__
 
     def step(self, parts, factor):
         losses = plain(self, parts, factor)
         return {**losses, "D_B": losses["D_B"] * 0 + 0.001}
 
-    monkeypatch.setattr(CycleGANStep, "__call__", step)
+    monkeypatch.setattr(TrainingStep, "__call__", step)
     grid, inverse = Samples.grid, {"G_AB": Inverse(), "G_BA": Inverse()}
     monkeypatch.setattr(Samples, "grid", lambda self, networks, autocast: grid(self, inverse, autocast))
     train(tiny(steps=8, log_every=1, samples__every=2))

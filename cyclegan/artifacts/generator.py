@@ -65,6 +65,7 @@ class GeneratorConfig(Frozen):
     background: tuple[Colour, Colour, Colour] = (255, 255, 255)
     domain: str
     direction: Literal["AtoB", "BtoA"]
+    method: Literal["cyclegan", "cut", "fastcut"] = "cyclegan"
     source: str
     target: str
     card_sha256: str | None

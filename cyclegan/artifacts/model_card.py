@@ -68,7 +68,8 @@ def model_card(config: "GeneratorConfig", metrics: dict[str, Any] | None, has_ex
 
 
 def _kind(config: "GeneratorConfig") -> str:
-    return "An image-to-image" if config.converted_from else "A CycleGAN"
+    trained = {"cyclegan": "A CycleGAN", "cut": "A CUT", "fastcut": "A FastCUT"}[config.method]
+    return "An image-to-image" if config.converted_from else trained
 
 
 def _size(config: "GeneratorConfig") -> str:

@@ -27,7 +27,7 @@ def compare(args: list[str]) -> int:
             runs: folders of runs, as runs/DOMAIN/RUN
             data: a domain's name, or a folder with trainA, trainB, testA, testB, that all are judged on;
                 default is the domain of the runs
-            direction: only this one; default both
+            direction: only this one; default those that all runs translate
             output: folder for compare.html, compare.md, compare.json and the grids
             best: take generators/best of each run, not its last generators
             images: judge on so many of the held-out images at most, evenly spread
@@ -56,8 +56,7 @@ def _compare(
     from cyclegan.evaluation.compare import compare_runs
     from cyclegan.reporting.comparison import write_comparison
 
-    directions = ("AtoB", "BtoA") if direction is None else (direction,)
-    found = compare_runs(runs, data, directions, best, images, pictures)
+    found = compare_runs(runs, data, direction, best, images, pictures)
     try:
         page, text, _ = write_comparison(output, found.facts, found.grids)
     except OSError as error:

@@ -38,7 +38,7 @@ class Comparison:
 def compare_runs(
     folders: Sequence[Path],
     data: str | None,
-    directions: Sequence[str],
+    direction: str | None,
     best: bool,
     images: int,
     count: int,
@@ -47,6 +47,7 @@ def compare_runs(
 
     Args:
         folders: of the runs.
+        direction: only this one; None for those that all of the runs translate.
         data: a domain's name or folder to judge on; None for the domain that all of them have.
         best: take ``generators/best`` in place of the last generators.
         images: held-out images that are judged, at most.
@@ -61,11 +62,12 @@ def compare_runs(
     sets: dict[str, Judge] = {}
     grids: dict[str, list[Column]] = {}
     domain: Domain | None = None
+    directions = _shared(folders, best) if direction is None else (direction,)
     for number, (folder, run) in enumerate(zip(folders, runs, strict=True), 1):
         run["settings"] = {key: settings[number - 1].get(key) for key in differing}
         run["figures"] = {}
-        for direction in directions:
-            generator = folder / "generators" / ("best" if best else "") / GENERATORS[direction]
+        for way in directions:
+            generator = _generators(folder, best) / GENERATORS[way]
             network, config = load_generator(generator)
             run["steps"], run["images_seen"] = config.steps, config.images_seen
             domain = domain or domain_of(generator, config.domain, data)
@@ -77,15 +79,29 @@ def compare_runs(
             judge = _judge(sets, domain, config, images)
             translate = on_device(judge.device, network, config)
             figures = judge(translate)
-            run["figures"][direction] = {
+            run["figures"][way] = {
                 "images": len(judge.data.sources),
                 "size": judge.data.size,
                 "metrics": {figure.name: figure.as_json() for figure in figures},
             }
-            columns = grids.setdefault(direction, _inputs(judge.data, config, count))
+            columns = grids.setdefault(way, _inputs(judge.data, config, count))
             columns.append((f"run {number}", _column(judge.data, translate, count)))
     facts = {"format": FORMAT, "data": domain.name if domain else None, "best": best, "note": NOTE}
     return Comparison({**facts, "settings_that_differ": differing, "runs": runs}, grids)
+
+
+def _generators(folder: Path, best: bool) -> Path:
+    return folder / "generators" / ("best" if best else "")
+
+
+def _shared(folders: Sequence[Path], best: bool) -> list[str]:
+    """The directions of all runs; both if there is none, so that what lacks is named."""
+    found = [
+        direction
+        for direction, name in GENERATORS.items()
+        if all((_generators(folder, best) / name).is_dir() for folder in folders)
+    ]
+    return found or list(GENERATORS)
 
 
 def _judge(judges: dict[str, Judge], domain: Domain, config: GeneratorConfig, images: int) -> Judge:

@@ -57,8 +57,10 @@ class ReflectionPad(nn.Module):
 
 
 def _mirror_borders(x: Tensor, width: int) -> Tensor:
-    # Entered only under autocast, so that an exported graph is free of it.
-    keep = torch.autocast(x.device.type, enabled=False) if torch.is_autocast_enabled(x.device.type) else None
+    # Entered only under autocast, so that an exported graph is free of it; meta tensors know no autocast.
+    kind = x.device.type
+    casts = kind != "meta" and torch.is_autocast_enabled(kind)
+    keep = torch.autocast(kind, enabled=False) if casts else None
     with keep or contextlib.nullcontext():
         return F.pad(x, (width,) * 4, mode="reflect")
 

@@ -1,5 +1,6 @@
 """The generator of UVCGANv2 (Torbunov et al., arXiv 2303.16280, §3.1): a decoder driven by a style."""
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 import torch
@@ -99,6 +100,7 @@ class ModNet(nn.Module):
     """
 
     reach = None  # the transformer sees the whole image
+    patch_layers = (0, 1, 2, 3, 4)  # of ``encode``
 
     def __init__(
         self,
@@ -157,3 +159,9 @@ class ModNet(nn.Module):
             x = self.up[level](torch.cat([self.enlarge[level](x), kept[level]], dim=1), style)
             x = self.attention[level](x)
         return self.last(x).tanh()
+
+    def encode(self, x: Tensor) -> Iterator[Tensor]:
+        """The maps on the way in: the image, what is kept at each size, and what enters the transformer."""
+        yield x
+        narrowest, kept = self.down(x)
+        yield from (*kept, narrowest)

@@ -1,5 +1,8 @@
 """The ResNet generator of CycleGAN (§7.1), after Johnson et al. 2016."""
 
+from collections.abc import Iterator
+
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cyclegan.networks.attention import attends_to_all, attention_at, check_attention
@@ -62,6 +65,7 @@ class ResnetGenerator(nn.Module):
     """
 
     multiple_of = 4  # two halvings on the way down
+    patch_layers = (0, 1, 2, 3, 7)  # of ``encode``; 0, 4, 8, 12 and 16 as CUT's code counts
 
     @property
     def reach(self) -> int | None:
@@ -98,8 +102,11 @@ class ResnetGenerator(nn.Module):
             new_norm(filters),
             nn.ReLU(inplace=True),
         ]
+        self.places = [0]  # of the layers whose maps ``encode`` gives
         for width in (filters, 2 * filters):
+            self.places.append(len(layers))
             layers += downsample_layers(downsample, width, 2 * width, norm, bias)
+        self.places += range(len(layers), len(layers) + blocks)
         layers += [ResnetBlock(4 * filters, norm, padding, dropout) for _ in range(blocks)]
         layers += attention_at(attention, 4, 4 * filters)
         for share, width in ((2, 4 * filters), (1, 2 * filters)):
@@ -116,3 +123,11 @@ class ResnetGenerator(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = self.layers(x)
         return (x + y).clamp(-1, 1) if self.residual else y.tanh()
+
+    def encode(self, x: Tensor) -> Iterator[Tensor]:
+        """The maps on the way in: the padded image, both halving convolutions', each block's."""
+        for number, layer in enumerate(self.layers[: self.places[-1] + 1]):
+            # Not in place, where it would change the map that was given before.
+            x = F.relu(x) if isinstance(layer, nn.ReLU) else layer(x)
+            if number in self.places:
+                yield x

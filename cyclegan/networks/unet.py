@@ -1,5 +1,6 @@
 """The U-Net generator of pix2pix (Isola et al. 2017, §6.1.1), after Ronneberger et al. 2015."""
 
+from collections.abc import Iterator
 from typing import Annotated
 
 import torch
@@ -29,6 +30,7 @@ class UnetGenerator(nn.Module):
     """
 
     reach = None  # its narrowest maps see the whole image
+    patch_layers = (0, 1, 2, 3, 4)  # of ``encode``
 
     @staticmethod
     def for_size(size: int) -> dict[str, int]:
@@ -81,3 +83,10 @@ class UnetGenerator(nn.Module):
         for layer in self.up[:-1]:
             x = torch.cat([skips.pop(), layer(x)], dim=1)
         return self.up[-1](x).tanh()
+
+    def encode(self, x: Tensor) -> Iterator[Tensor]:
+        """The maps on the way in: the image, and what each halving makes of it."""
+        yield x
+        for layer in self.down:
+            x = layer(x)
+            yield x

@@ -1,5 +1,6 @@
 """The U-Net with a transformer at its narrowest of UVCGAN (Torbunov et al., arXiv 2203.02557, §3.1)."""
 
+from collections.abc import Iterator
 from typing import Annotated
 
 import torch
@@ -70,6 +71,7 @@ class VitUnet(nn.Module):
     """
 
     reach = None  # the transformer sees the whole image
+    patch_layers = (0, 1, 2, 3, 4)  # of ``encode``
 
     def __init__(
         self,
@@ -105,3 +107,9 @@ class VitUnet(nn.Module):
         for level in reversed(range(len(kept))):
             x = self.up[level](torch.cat([self.enlarge[level](x), kept[level]], dim=1))
         return self.last(x).tanh()
+
+    def encode(self, x: Tensor) -> Iterator[Tensor]:
+        """The maps on the way in: the image, what is kept at each size, and what enters the transformer."""
+        yield x
+        narrowest, kept = self.down(x)
+        yield from (*kept, narrowest)

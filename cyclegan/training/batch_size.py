@@ -20,8 +20,7 @@ from torch import Tensor, nn
 from cyclegan.config import TrainSettings
 from cyclegan.errors import BadInput, out_of_memory
 from cyclegan.training.networks import build_networks
-from cyclegan.training.objectives import DiscriminatorObjective, GeneratorObjective
-from cyclegan.training.step import require_gradient
+from cyclegan.training.step import build_objectives, discriminators_of, require_gradient
 from cyclegan.translation.tiling.memory import memory_bytes
 
 LARGEST = 256  # images at once in a process; past it the published rates mean nothing any more
@@ -170,19 +169,32 @@ def kept_for_one(
             found[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    generators = GeneratorObjective(networks["G_AB"], networks["G_BA"], settings.losses)
-    require_gradient((networks["D_A"], networks["D_B"]), False)
+    generators, _ = build_objectives(networks, settings)
+    judges = _judges(networks)
+    require_gradient(judges.values(), False)
     one = torch.zeros(1, settings.data.channels, size, size)
+    batch = {"real_a": one, "real_b": one, "position": torch.zeros(1, dtype=torch.long)}
+    _learn_styles(generators, settings, one)
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor), accelerator.autocast():
-        generators(one, one, networks["D_A"], networks["D_B"])
+        generators(batch, judges)
     return sum(found.values())
+
+
+def _learn_styles(generators: nn.Module, settings: TrainSettings, image: Tensor) -> None:
+    if settings.losses.lambda_style > 0:
+        for side in "AB":
+            generators.perceptual.learn(side, [image])
+
+
+def _judges(networks: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+    return {f"D_{side}": network for side, network in discriminators_of(networks).items()}
 
 
 def _values_beside(networks: Mapping[str, nn.Module], settings: TrainSettings, size: int) -> int:
     """Numbers that a run holds besides a step's own: weights, gradients, Adam's two, averages, pools."""
     weights = {name: sum(p.numel() for p in network.parameters()) for name, network in networks.items()}
-    averages = weights["G_AB"] + weights["G_BA"]
-    pools = 2 * settings.pool_size * settings.data.channels * size * size
+    averages = sum(weights[name] for name in settings.directions)
+    pools = len(settings.directions) * settings.pooled * settings.data.channels * size * size
     return 4 * sum(weights.values()) + averages + pools
 
 
@@ -197,15 +209,15 @@ def _available() -> int:
 
 
 def try_step(settings: TrainSettings, accelerator: Accelerator, count: int, size: int) -> None:
-    """One update of all four networks on ``count`` images of ``size``, with the rest of a run beside it.
+    """One update of all networks on ``count`` images of ``size``, with the rest of a run beside it.
 
     Raises:
         RuntimeError: out of memory.
     """
     device = accelerator.device
     networks = {name: network.to(device) for name, network in build_networks(settings).items()}
-    generators = GeneratorObjective(networks["G_AB"], networks["G_BA"], settings.losses)
-    discriminators = DiscriminatorObjective(networks["D_A"], networks["D_B"], settings.losses)
+    generators, discriminators = build_objectives(networks, settings)
+    judges = _judges(networks)
     adams = [torch.optim.Adam(m.parameters(), 1e-9) for m in (generators, discriminators)]
     # Gradients and Adam's state come to be in the step itself; the rest is held beside it.
     weights = sum(p.numel() for network in networks.values() for p in network.parameters())
@@ -214,16 +226,18 @@ def try_step(settings: TrainSettings, accelerator: Accelerator, count: int, size
         spare = int(SPARE * torch.cuda.get_device_properties(device).total_memory)
         beside.append(torch.empty(spare, dtype=torch.uint8, device=device))
     shape = (count, settings.data.channels, size, size)
-    real_a, real_b = torch.rand(shape, device=device), torch.rand(shape, device=device)
-    require_gradient((networks["D_A"], networks["D_B"]), False)
+    batch = {name: torch.rand(shape, device=device) for name in ("real_a", "real_b")}
+    batch["position"] = torch.arange(count, device=device)
+    _learn_styles(generators, settings, batch["real_a"][:1])
+    require_gradient(judges.values(), False)
     with accelerator.autocast():
-        total, _, fake_a, fake_b = generators(real_a, real_b, networks["D_A"], networks["D_B"])
+        total, _, fakes = generators(batch, judges)
     total.backward()
     adams[0].step()
-    require_gradient((networks["D_A"], networks["D_B"]), True)
+    require_gradient(judges.values(), True)
     mix = torch.rand((count, 1, 1, 1), device=device)
     with accelerator.autocast():
-        total, _ = discriminators(real_a, fake_a.detach(), real_b, fake_b.detach(), mix)
+        total, _ = discriminators(batch, {name: fake.detach() for name, fake in fakes.items()}, mix)
     total.backward()
     adams[1].step()
     beside.clear()

@@ -4,10 +4,10 @@ import math
 
 import torch
 
-from cyclegan.training.step import CycleGANStep
+from cyclegan.training.step import TrainingStep
 
 
-def gradient_norms(step: CycleGANStep) -> dict[str, float]:
+def gradient_norms(step: TrainingStep) -> dict[str, float]:
     """``gradient_norm_<network>``: the L2 norm of the gradient that the latest update was made with.
 
     It costs one pass over the gradients and one wait for the device, so it belongs to log steps. The

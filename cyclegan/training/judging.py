@@ -24,7 +24,7 @@ from cyclegan.evaluation.figures import MEANINGS, metric_names
 from cyclegan.evaluation.held_out import held_out
 from cyclegan.files import replace_file
 from cyclegan.training.checkpoint import Progress, read_log
-from cyclegan.training.run import GENERATORS, Run, export_generators
+from cyclegan.training.run import Run, export_generators
 
 EVALUATIONS = "evaluations.jsonl"
 
@@ -33,13 +33,14 @@ Networks = Mapping[str, nn.Module]
 
 
 def scores(lines: Sequence[Line], best_by: str) -> dict[int, float]:
-    """By step, the metric's mean over both directions, turned so that lower is better."""
+    """By step, the metric's mean over the run's directions, turned so that lower is better."""
     sign = -1 if MEANINGS[best_by].better == "higher" else 1
+    directions = {line["direction"] for line in lines}
     by_step: dict[int, list[float]] = {}
     for line in lines:
         if best_by in line["metrics"]:
             by_step.setdefault(line["step"], []).append(sign * line["metrics"][best_by]["value"])
-    means = {step: sum(v) / len(v) for step, v in by_step.items() if len(v) == len(GENERATORS)}
+    means = {step: sum(v) / len(v) for step, v in by_step.items() if len(v) == len(directions)}
     return {step: mean for step, mean in means.items() if math.isfinite(mean)}
 
 
@@ -88,7 +89,7 @@ class Judging:
         settings, chosen = self.settings, self.chosen
         size, channels, background = settings.size, settings.data.channels, settings.data.background
         try:
-            for direction in GENERATORS.values():
+            for direction in settings.directions.values():
                 data = held_out(self.domain, direction, size, channels, background, chosen.images)
                 self.judges[direction] = Judge(data, self.device, chosen.networks, closely=False)
         except BadInput as error:
@@ -130,7 +131,7 @@ class Judging:
     def judge(
         self, averaged: Networks, progress: Progress, save: Callable[[str, float], bool]
     ) -> tuple[bool, list[dict[str, Any]]]:
-        """Judge both generators, unless this step has been, and keep them if they are the best so far.
+        """Judge the generators, unless this step has been, and keep them if they are the best so far.
 
         Args:
             save: given the metric and its mean, writes a checkpoint and says whether it did; called for a
@@ -143,7 +144,9 @@ class Judging:
         if not self.active or any(line["step"] == progress.step for line in self.lines):
             return False, []
         try:
-            new = [self._line(averaged, direction, progress) for direction in GENERATORS.values()]
+            new = [
+                self._line(averaged, direction, progress) for direction in self.settings.directions.values()
+            ]
         except BadInput as error:
             self._give_up(error)
             return False, []
@@ -165,7 +168,7 @@ class Judging:
         self._add_metrics(self.run.generators, progress.step)
 
     def _line(self, averaged: Networks, direction: str, progress: Progress) -> dict[str, Any]:
-        name = next(name for name, its in GENERATORS.items() if its == direction)
+        name = next(name for name, its in self.settings.directions.items() if its == direction)
         network = averaged[name].eval()
 
         @torch.inference_mode()
@@ -187,7 +190,7 @@ class Judging:
 
     def _stored(self) -> int | None:
         """The step of the generators that ``generators/best`` holds."""
-        folder = self.run.best / next(iter(GENERATORS))
+        folder = self.run.best / next(iter(self.settings.directions))
         return read_config(folder).steps if (folder / CONFIG).is_file() else None
 
     def _mend_best(self, averaged: Networks, progress: Progress) -> None:
@@ -205,7 +208,7 @@ class Judging:
             self._add_metrics(partial, progress.step)
 
     def _add_metrics(self, folder: Path, step: int) -> None:
-        names = {direction: name for name, direction in GENERATORS.items()}
+        names = {direction: name for name, direction in self.settings.directions.items()}
         for line in self.lines:
             if line["step"] == step:
                 generator = folder / names[line["direction"]]

@@ -14,7 +14,7 @@ from cyclegan.training.guard import refuse_not_finite
 from cyclegan.training.run import Run, export_generators
 from cyclegan.training.saving import Saver, copied
 from cyclegan.training.state import state_of
-from cyclegan.training.step import CycleGANStep
+from cyclegan.training.step import TrainingStep
 
 
 class Keeper:
@@ -25,7 +25,7 @@ class Keeper:
         run: Run,
         settings: TrainSettings,
         domain: Domain,
-        step: CycleGANStep,
+        step: TrainingStep,
         averaged: Mapping[str, nn.Module],
         saver: Saver,
     ) -> None:

@@ -42,14 +42,14 @@ from cyclegan.training.pictures import changed, pictures_of
 from cyclegan.training.precision import resolve_precision
 from cyclegan.training.record import Record
 from cyclegan.training.recovery import Recovery
-from cyclegan.training.run import GENERATORS, Run, open_run, write_config
+from cyclegan.training.run import Run, open_run, write_config
 from cyclegan.training.sampling import Samples
 from cyclegan.training.saving import Saver, SavingFailed
 from cyclegan.training.schedule import Length, lr_factor, warmup_factor
 from cyclegan.training.showcase import translate_held_out
 from cyclegan.training.signals import StopRequest, deaf_to_stop_requests
 from cyclegan.training.state import restore
-from cyclegan.training.step import CycleGANStep
+from cyclegan.training.step import TrainingStep
 from cyclegan.training.tracked import catch_up, log_card, log_results, log_samples
 from cyclegan.training.watch import Watch
 
@@ -75,14 +75,14 @@ class Trainer:
             keep_freed_memory()
         self.settings = settings = settle_batch_size(settings, self.accelerator)
         _refuse_uneven(settings, self.accelerator.num_processes)
-        self.step = CycleGANStep(settings, self.accelerator)
+        self.step = TrainingStep(settings, self.accelerator)
         self.domain, self.dataset = self._open_data()
         self.bar = TrainingProgress(self.accelerator.is_main_process)
         self.run: Run = decided_by_main(
             self.accelerator, lambda: open_run(settings, self.domain.name, self.bar.say, self.claim)
         )
         calibrate(self.step.networks, self.dataset, self.accelerator.device)
-        self.averaged = {name: copy.deepcopy(self.step.networks[name]) for name in GENERATORS}
+        self.averaged = {name: copy.deepcopy(self.step.networks[name]) for name in self.step.directions}
         self.progress, random_states = Progress(), None
         self.meter = Meter(self.accelerator, settings.batch_size)
         if self.run.resumed_from is not None:
@@ -90,6 +90,7 @@ class Trainer:
             self.progress, random_states = restore(
                 self.run.resumed_from, self.step, self.averaged, self.meter
             )
+        self.step.learn_styles({side: store.paths for side, store in self.dataset.stores.items()})
         self.length = Length(settings, len(self.dataset.stores["A"]))
         self.samples = Samples(self.domain, settings, self.accelerator.device)
         self.tracking = Tracking(self.accelerator, settings, self.run.folder)
@@ -157,6 +158,7 @@ class Trainer:
         upload = self.tracking.finish()
         return Result(
             run=self.run,
+            directions=self.step.directions,
             grid=grid,
             step=progress.step,
             images_seen=progress.images_seen,
@@ -355,7 +357,8 @@ class Trainer:
             self._judge()
             self.judging.keep_last(self.progress)
             count = self.settings.samples.translate
-            translated = translate_held_out(self.run, self.domain, count, self.bar.say)
+            generators = self.step.directions
+            translated = translate_held_out(self.run, generators, self.domain, count, self.bar.say)
             log_results(self.tracking, self.run, self.domain, settings=self.settings, step=self.progress.step)
             if self.record is not None:
                 self.record.update(self.progress, 1.0, ended=True)

@@ -1,5 +1,6 @@
-"""The four networks as the settings name them."""
+"""The networks of a run as the settings name them."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,8 +11,7 @@ from cyclegan.config import TrainSettings
 from cyclegan.errors import BadInput
 from cyclegan.networks import build, fitted
 from cyclegan.networks.layers import initialize
-
-NAMES = ("G_AB", "G_BA", "D_A", "D_B")
+from cyclegan.networks.projection import PatchProjection
 
 
 def network_settings(settings: TrainSettings, kind: str) -> tuple[str, dict[str, Any]]:
@@ -22,18 +22,62 @@ def network_settings(settings: TrainSettings, kind: str) -> tuple[str, dict[str,
 
 
 def build_networks(settings: TrainSettings) -> dict[str, nn.Module]:
-    """The four networks, their first weights drawn from N(0, 0.02) by the run's seed."""
-    networks = {}
-    for name in NAMES:
+    """The networks by name, their first weights drawn from N(0, 0.02) by the run's seed.
+
+    A generator for each direction, a discriminator for each domain that is translated to (D_A and D_B; of
+    one direction D_B), and ``F``, the heads of PatchNCE, where the method compares patches.
+    """
+    discriminators = [f"D_{side}" for side in sorted(way[-1] for way in settings.directions.values())]
+    networks: dict[str, nn.Module] = {}
+    for name in (*settings.directions, *discriminators):
         kind = "generator" if name.startswith("G") else "discriminator"
         chosen, arguments = network_settings(settings, kind)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(chance.seed_for(settings.seed, f"weights {name}", 0) % 2**63)
-            network = build(kind, chosen, arguments)
-            networks[name] = initialize(network)
-        if kind == "generator" and settings.size % network.multiple_of:
+        networks[name] = _drawn(settings.seed, name, build, kind, chosen, arguments)
+        if kind == "generator" and settings.size % networks[name].multiple_of:
             raise BadInput(
-                f"size: must be a multiple of {network.multiple_of} for the generator "
+                f"size: must be a multiple of {networks[name].multiple_of} for the generator "
                 f"{settings.generator.name!r}, not {settings.size}"
             )
+    if settings.method != "cyclegan":
+        widths = list(patch_widths(settings).values())
+        networks["F"] = _drawn(settings.seed, "F", PatchProjection, widths, settings.nce.features)
     return networks
+
+
+def _drawn(seed: int, name: str, make: Callable[..., nn.Module], *arguments: Any) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(chance.seed_for(seed, f"weights {name}", 0) % 2**63)
+        return initialize(make(*arguments))
+
+
+def patch_widths(settings: TrainSettings) -> dict[int, int]:
+    """The generator's maps that PatchNCE compares, by their numbers, with their features.
+
+    Raises:
+        BadInput: the generator does not give its maps, has none of that number, or one of a single pixel.
+    """
+    name, arguments = network_settings(settings, "generator")
+    with torch.device("meta"):
+        generator = build("generator", name, arguments)
+        if not hasattr(generator, "encode"):
+            raise BadInput(
+                f"generator.name: {name!r} does not give the maps that method {settings.method!r} compares; "
+                "take another generator or method cyclegan"
+            )
+        image = torch.zeros(1, settings.data.channels, settings.size, settings.size)
+        maps = list(generator.encode(image))
+    chosen = settings.nce.layers
+    if chosen is None:
+        chosen = [min(layer, len(maps) - 1) for layer in generator.patch_layers]
+    for layer in chosen:
+        if not 0 <= layer < len(maps):
+            raise BadInput(
+                f"nce.layers: the generator {name!r} has the maps 0 to {len(maps) - 1} here, not {layer}"
+            )
+        if maps[layer][0, 0].numel() < 2:
+            raise BadInput(
+                f"nce.layers: map {layer} has one place, and nothing to be told from; leave it out"
+            )
+    if not chosen:
+        raise BadInput("nce.layers: names no map; name one or more, or leave it out")
+    return {layer: maps[layer].shape[1] for layer in sorted(set(chosen))}

@@ -1,6 +1,6 @@
-"""What the generators and the discriminators minimize (CycleGAN §3 and §5.2, "identity")."""
+"""Parts of what generators minimize, and what discriminators do (CycleGAN §3)."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +22,7 @@ from cyclegan.losses import (
 from cyclegan.training.views import PLAIN, View, between
 
 Losses = dict[str, Tensor]
+Batch = Mapping[str, Tensor]
 Judge = Callable[[Tensor], Scores]
 
 
@@ -66,128 +67,64 @@ class _Styled(nn.Module):
         return self.network(images, self.reference.repeat(len(images) // len(self.reference), 1, 1, 1))
 
 
-class GeneratorObjective(nn.Module):
-    """The loss of G_AB and G_BA together; its parameters are theirs alone.
+def deceive(adversarial: Callable[[Tensor], Tensor], scores: Scores) -> Tensor:
+    """A generator's adversarial loss, summed over scales (pix2pixHD, eq. 3)."""
+    return torch.stack([adversarial(each) for each in scales(scores)]).sum()
 
-    It is one module with one forward, so that mixed precision covers all of it and
-    DistributedDataParallel sees one forward and one backward a step. The discriminators come in as
-    arguments: to wrap them here too would make it wait for gradients that they do not take.
+
+def style_code_loss(network: nn.Module, fake: Tensor, reference: Tensor) -> Tensor:
+    """A fake has its reference's style code (StarGAN v2, Choi et al. 2020, eq. 2), or it is ignored."""
+    wanted = network.style_of(reference).detach()
+    # The encoder judges and takes no gradient: one that gives all the same code would please it.
+    encoder = {key: value.detach() for key, value in network.encoder.named_parameters()}
+    return F.l1_loss(functional_call(network.encoder, encoder, fake), wanted)
+
+
+def complete(network: nn.Module, batch: Batch, masks: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """A generator completes masked pictures of both domains (UVCGAN §3.3).
+
+    Args:
+        masks: of ``real_a`` and of ``real_b``, each (N, 1, H, W).
+
+    Returns:
+        The loss, and what was made of A and of B, (2, N, C, H, W).
     """
-
-    def __init__(self, G_AB: nn.Module, G_BA: nn.Module, settings: LossSettings) -> None:
-        super().__init__()
-        self.G_AB, self.G_BA = G_AB, G_BA
-        self.settings = settings
-        self.adversarial = adversarial_loss(settings.adversarial).generator
-
-    def forward(
-        self, real_a: Tensor, real_b: Tensor, D_A: Judge, D_B: Judge, masks: tuple[Tensor, ...] = ()
-    ) -> tuple[Tensor, Losses, Tensor, Tensor]:
-        """Losses of a batch.
-
-        Args:
-            real_a, real_b: (N, C, H, W) in [-1, 1].
-            D_A, D_B: discriminators whose parameters require no gradient.
-            masks: of ``real_a`` and of ``real_b`` while pre-training, each (N, 1, H, W).
-
-        Returns:
-            The weighted sum, each loss by name before weighting, and ``fake_a``, ``fake_b``.
-        """
-        if masks:
-            return self._complete(real_a, real_b, *masks)
-        w = self.settings
-        losses: Losses = {}
-        G_AB, G_BA = in_the_style_of(self.G_AB, real_b), in_the_style_of(self.G_BA, real_a)
-        if w.lambda_identity_b > 0:
-            fake_b, idt_b = apply_to_both(G_AB, real_a, real_b)
-            losses["identity_b"] = F.l1_loss(idt_b, real_b)
-        else:
-            fake_b = G_AB(real_a)
-        if w.lambda_identity_a > 0:
-            fake_a, idt_a = apply_to_both(G_BA, real_b, real_a)
-            losses["identity_a"] = F.l1_loss(idt_a, real_a)
-        else:
-            fake_a = G_BA(real_b)
-        rec_a, rec_b = G_BA(fake_b), G_AB(fake_a)
-        losses["cycle_a"] = F.l1_loss(rec_a, real_a)
-        losses["cycle_b"] = F.l1_loss(rec_b, real_b)
-        losses["adversarial_ab"] = self._deceive(D_B(fake_b))
-        losses["adversarial_ba"] = self._deceive(D_A(fake_a))
-        losses.update(self._style_codes(real_a, fake_a, real_b, fake_b))
-        total = torch.stack([_weight(w, name) * loss for name, loss in losses.items()]).sum()
-        return total, losses, fake_a, fake_b
-
-    def _deceive(self, scores: Scores) -> Tensor:
-        # Summed over scales (pix2pixHD, eq. 3).
-        return torch.stack([self.adversarial(each) for each in scales(scores)]).sum()
-
-    def _style_codes(self, real_a: Tensor, fake_a: Tensor, real_b: Tensor, fake_b: Tensor) -> Losses:
-        """A fake has its reference's style code (StarGAN v2, Choi et al. 2020, eq. 2), or it is ignored."""
-        losses: Losses = {}
-        for name, network, fake, reference in (
-            ("style_code_ab", self.G_AB, fake_b, real_b),
-            ("style_code_ba", self.G_BA, fake_a, real_a),
-        ):
-            if takes_reference(network) and self.settings.lambda_style_code > 0:
-                wanted = network.style_of(reference).detach()
-                # The encoder judges and takes no gradient: one that gives all the same code would please it.
-                encoder = {key: value.detach() for key, value in network.encoder.named_parameters()}
-                losses[name] = F.l1_loss(functional_call(network.encoder, encoder, fake), wanted)
-        return losses
-
-    def _complete(
-        self, real_a: Tensor, real_b: Tensor, mask_a: Tensor, mask_b: Tensor
-    ) -> tuple[Tensor, Losses, Tensor, Tensor]:
-        """Both generators complete masked pictures of both domains (UVCGAN §3.3)."""
-        whole = torch.cat([real_a, real_b])
-        masked = whole * torch.cat([mask_a, mask_b])
-        losses, made = {}, []
-        for name, network in (("completion_ab", self.G_AB), ("completion_ba", self.G_BA)):
-            reference = (whole,) if takes_reference(network) else ()
-            made.append(network(masked, *reference))
-            losses[name] = F.l1_loss(made[-1], whole)
-        total = torch.stack(list(losses.values())).sum()
-        return total, losses, made[1][: len(real_a)], made[0][len(real_a) :]
-
-
-def _weight(settings: LossSettings, name: str) -> float:
-    # One for both directions.
-    return (
-        settings.lambda_style_code if name.startswith("style_code") else getattr(settings, f"lambda_{name}")
-    )
+    whole = torch.cat([batch["real_a"], batch["real_b"]])
+    reference = (whole,) if takes_reference(network) else ()
+    made = network(whole * torch.cat(tuple(masks)), *reference)
+    return F.l1_loss(made, whole), made.unflatten(0, (2, -1))
 
 
 class DiscriminatorObjective(nn.Module):
-    """The loss of D_A and D_B; one module for the same reasons as the generators'."""
+    """The loss of the discriminators; one module for the same reasons as the generators'.
 
-    def __init__(self, D_A: nn.Module, D_B: nn.Module, settings: LossSettings) -> None:
+    Args:
+        discriminators: by the domain that each judges.
+    """
+
+    def __init__(self, discriminators: Mapping[str, nn.Module], settings: LossSettings) -> None:
         super().__init__()
-        self.D_A, self.D_B = D_A, D_B
+        self.discriminators = nn.ModuleDict(discriminators)
         self.lambda_penalty = settings.lambda_gradient_penalty if settings.adversarial == "wgan-gp" else 0.0
         self.lambda_r1 = settings.lambda_r1
         self.lambda_zero_centred = settings.lambda_zero_centred
         self.adversarial = adversarial_loss(settings.adversarial).discriminator
 
     def forward(
-        self,
-        real_a: Tensor,
-        fake_a: Tensor,
-        real_b: Tensor,
-        fake_b: Tensor,
-        mix: Tensor,
-        views: Mapping[str, View] | None = None,
+        self, batch: Batch, fakes: Batch, mix: Tensor, views: Mapping[str, View] | None = None
     ) -> tuple[Tensor, Losses]:
         """Losses on reals and pooled fakes, all (N, C, H, W) in [-1, 1].
 
-        ``mix`` (N, 1, 1, 1) in [0, 1] places the points between them where gradients are penalized;
-        ``views`` by ``real_a``, ``fake_a``, ``real_b`` and ``fake_b`` say how they are seen.
+        Args:
+            batch: with ``real_a`` and ``real_b``.
+            fakes: ``fake_a`` where there is a D_A, ``fake_b``.
+            mix: (N, 1, 1, 1) in [0, 1], places the points between them where gradients are penalized.
+            views: by ``real_a``, ``fake_a``, ``real_b`` and ``fake_b``, how they are seen.
         """
         losses: Losses = {}
-        total = torch.zeros((), device=real_a.device)
-        for side, network, real, fake in (
-            ("a", self.D_A, real_a, fake_a),
-            ("b", self.D_B, real_b, fake_b),
-        ):
+        total = torch.zeros((), device=mix.device)
+        for side, network in ((name.lower(), network) for name, network in self.discriminators.items()):
+            real, fake = batch[f"real_{side}"], fakes[f"fake_{side}"]
             view_real, view_fake = ((views or {}).get(f"{kind}_{side}", PLAIN) for kind in ("real", "fake"))
             real, fake = view_real.seen(real), view_fake.seen(fake)
             losses[f"D_{side.upper()}"] = self._discriminate(network, real, fake, view_real, view_fake)

@@ -1,11 +1,12 @@
 """How a run ends: done, failed, or stopped to go on later."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cyclegan.errors import Failed
-from cyclegan.training.run import GENERATORS, Run
+from cyclegan.training.run import Run
 
 
 class TrainingFailed(Failed):
@@ -21,6 +22,7 @@ class Result:
     """What a finished run leaves behind."""
 
     run: Run
+    directions: Mapping[str, str]  # of each generator
     grid: Path
     step: int
     images_seen: int
@@ -34,7 +36,7 @@ class Result:
         """For scripts: paths as text."""
         return {
             "run": str(self.run.folder),
-            "generators": {name: str(self.run.generator(name)) for name in GENERATORS},
+            "generators": {name: str(self.run.generator(name)) for name in self.directions},
             "grid": str(self.grid),
             "translated": [str(folder) for folder in self.translated],
             "steps": self.step,

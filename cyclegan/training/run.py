@@ -30,7 +30,6 @@ from cyclegan.training.launch import is_of_this_launch
 from cyclegan.training.networks import network_settings
 
 RUNS = Path("runs")
-GENERATORS = {"G_AB": "AtoB", "G_BA": "BtoA"}
 
 
 @dataclass(frozen=True)
@@ -183,7 +182,7 @@ def export_generators(
     progress: Progress,
     states: Mapping[str, dict[str, Tensor]] | None = None,
 ) -> None:
-    """Write ``folder/G_AB`` and ``folder/G_BA`` as artifacts.
+    """Write ``folder/G_AB`` and, where it is trained, ``folder/G_BA`` as artifacts.
 
     ``states`` are their weights where training goes on meanwhile; else the networks' own are taken.
     """
@@ -191,7 +190,7 @@ def export_generators(
     if domain.card is not None:
         titles = {"A": domain.card.a.title, "B": domain.card.b.title}
     chosen, given = network_settings(settings, "generator")
-    for name, direction in GENERATORS.items():
+    for name, direction in settings.directions.items():
         network = networks[name]
         arguments = network_arguments(network, given)
         config = GeneratorConfig(
@@ -202,6 +201,7 @@ def export_generators(
             background=settings.data.background,
             domain=domain.name,
             direction=direction,
+            method=settings.method,
             source=titles[direction[0]],
             target=titles[direction[-1]],
             card_sha256=domain.digest,

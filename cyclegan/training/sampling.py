@@ -1,4 +1,4 @@
-"""The sample grid: both averaged generators on the same held-out images, again and again."""
+"""The sample grid: the averaged generators on the same held-out images, again and again."""
 
 import contextlib
 from collections.abc import Mapping
@@ -31,27 +31,33 @@ class Samples:
     def grid(
         self, networks: Mapping[str, nn.Module], autocast: contextlib.AbstractContextManager
     ) -> Image.Image:
-        """real, fake, rec and identity for both directions, and the true picture where there is one."""
-        G_AB, G_BA = networks["G_AB"].eval(), networks["G_BA"].eval()
+        """real, fake, rec and identity for both directions, and the true picture where there is one.
+
+        Where one direction is trained there is no rec, and the identity is that of its own target.
+        """
+        G_AB = networks["G_AB"].eval()
         with autocast:
-            fake_b, fake_a = self._b(G_AB, self.real_a), self._a(G_BA, self.real_b)
-            rec_a, rec_b = self._a(G_BA, fake_b), self._b(G_AB, fake_a)
-            idt_a, idt_b = self._a(G_BA, self.real_a), self._b(G_AB, self.real_b)
-        self.translated = {
-            "AtoB": (self.real_a, fake_b, self.real_b),
-            "BtoA": (self.real_b, fake_a, self.real_a),
-        }
-        self.diversity = {
-            "AtoB": diversity(self.real_a, fake_b),
-            "BtoA": diversity(self.real_b, fake_a),
-        }
-        forth = [("real_a", self.real_a), ("fake_b", fake_b)]
-        back = [("real_b", self.real_b), ("fake_a", fake_a)]
+            fake_b, idt_b = self._b(G_AB, self.real_a), self._b(G_AB, self.real_b)
+            forth = [("real_a", self.real_a), ("fake_b", fake_b)]
+            back = [("real_b", self.real_b)]
+            self.translated = {"AtoB": (self.real_a, fake_b, self.real_b)}
+            if "G_BA" in networks:
+                G_BA = networks["G_BA"].eval()
+                fake_a, idt_a = self._a(G_BA, self.real_b), self._a(G_BA, self.real_a)
+                rec_a, rec_b = self._a(G_BA, fake_b), self._b(G_AB, fake_a)
+                self.translated["BtoA"] = (self.real_b, fake_a, self.real_a)
+                back.append(("fake_a", fake_a))
         if self.paired:
             forth.append(("true b", self.real_b))
-            back.append(("true a", self.real_a))
-        forth += [("rec_a", rec_a), ("idt_a", idt_a)]
-        back += [("rec_b", rec_b), ("idt_b", idt_b)]
+        if "G_BA" in networks:
+            if self.paired:
+                back.append(("true a", self.real_a))
+            forth += [("rec_a", rec_a), ("idt_a", idt_a)]
+            back.append(("rec_b", rec_b))
+        back.append(("idt_b", idt_b))
+        self.diversity = {
+            direction: diversity(real, fake) for direction, (real, fake, _) in self.translated.items()
+        }
         return sample_grid([forth, back])
 
     def _a(self, network: nn.Module, images: Tensor) -> Tensor:
@@ -62,9 +68,9 @@ class Samples:
 
     def set_styles(self, networks: Mapping[str, nn.Module]) -> None:
         """Generators that take references are saved with the mean style of these images of their target."""
-        for name, pictures in (("G_AB", self.real_b), ("G_BA", self.real_a)):
-            if takes_reference(networks[name]):
-                networks[name].use_style_of(pictures)
+        for name, network in networks.items():
+            if takes_reference(network):
+                network.use_style_of(self.real_b if name == "G_AB" else self.real_a)
 
 
 def _rendered(network: nn.Module, images: Tensor, references: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """The last thing that a run makes: held-out images, translated by the generators as they were saved."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -11,20 +11,22 @@ from cyclegan.artifacts.model_card import add_examples
 from cyclegan.datasets.domain import Domain
 from cyclegan.images import read_image, resize, to_tensor
 from cyclegan.reporting.grids import sample_grid
-from cyclegan.training.run import GENERATORS, Run
+from cyclegan.training.run import Run
 from cyclegan.translation import Translator
 from cyclegan.translation.folder import translate_files
 
 EXAMPLES = 4  # in a model card
 
 
-def translate_held_out(run: Run, domain: Domain, count: int, say: Callable[[str], None]) -> list[Path]:
-    """Translate up to ``count`` held-out images of each side into ``translated/AtoB`` and ``BtoA``.
+def translate_held_out(
+    run: Run, directions: Mapping[str, str], domain: Domain, count: int, say: Callable[[str], None]
+) -> list[Path]:
+    """Translate up to ``count`` held-out images by each generator into ``translated/<direction>``.
 
     They go the way that a user's pictures go: read from their files, by the generator's folder.
     """
     written = []
-    for name, direction in GENERATORS.items():
+    for name, direction in directions.items():
         sources = (domain.test_a if direction == "AtoB" else domain.test_b)[:count]
         if not sources:
             continue

@@ -10,27 +10,26 @@ from cyclegan.errors import BadInput
 from cyclegan.training.chance_state import random_states
 from cyclegan.training.checkpoint import Progress, read_checkpoint
 from cyclegan.training.meter import Meter
-from cyclegan.training.networks import NAMES
-from cyclegan.training.step import CycleGANStep
+from cyclegan.training.step import TrainingStep
 
 
 def state_of(
-    step: CycleGANStep, averaged: Mapping[str, nn.Module], meter: Mapping[str, Any]
+    step: TrainingStep, averaged: Mapping[str, nn.Module], meter: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Networks and their averages, optimizers, pools, queues, random states and, for fp16, the scaler.
+    """Networks and their averages, optimizers, pools, queues, styles, random states, fp16's scaler.
 
     The rate and the sampler's place are functions of the progress. ``meter`` holds the losses since the
     log's last line, so that the next one is what it would have been.
     """
     scaler = step.accelerator.scaler
     return {
-        **{name: step.networks[name].state_dict() for name in NAMES},
+        **{name: network.state_dict() for name, network in step.networks.items()},
         "averaged": {name: network.state_dict() for name, network in averaged.items()},
         "optimizer_G": step.optimizer_G.state_dict(),
         "optimizer_D": step.optimizer_D.state_dict(),
-        "pool_a": step.pool_a.state(),
-        "pool_b": step.pool_b.state(),
+        **{f"pool_{side.lower()}": pool.state() for side, pool in step.pools.items()},
         "queues": {kind: queue.state() for kind, queue in step.queues.items()},
+        "styles": step.perceptual.state(),
         "scaler": None if scaler is None else scaler.state_dict(),
         "meter": meter,
         "random": random_states(),
@@ -38,7 +37,7 @@ def state_of(
 
 
 def restore(
-    checkpoint: Path, step: CycleGANStep, averaged: Mapping[str, nn.Module], meter: Meter
+    checkpoint: Path, step: TrainingStep, averaged: Mapping[str, nn.Module], meter: Meter
 ) -> tuple[Progress, dict[str, Any]]:
     """Put a checkpoint's state back; returns how far it had come, and the random states to begin with.
 
@@ -48,19 +47,20 @@ def restore(
     device, scaler = step.accelerator.device, step.accelerator.scaler
     state, progress = read_checkpoint(checkpoint)
     try:
-        for name in NAMES:
-            step.networks[name].load_state_dict(state[name])
+        for name, network in step.networks.items():
+            network.load_state_dict(state[name])
         for name, network in averaged.items():
             network.load_state_dict(state["averaged"][name])
-    except RuntimeError as error:
+    except (RuntimeError, KeyError) as error:
         findings = " ".join(str(error).split())[:300]
         raise BadInput(f"{checkpoint}: holds other networks than the settings name ({findings})") from error
     step.optimizer_G.load_state_dict(state["optimizer_G"])
     step.optimizer_D.load_state_dict(state["optimizer_D"])
-    step.pool_a.load(state["pool_a"], device)
-    step.pool_b.load(state["pool_b"], device)
+    for side, pool in step.pools.items():
+        pool.load(state[f"pool_{side.lower()}"], device)
     for kind, queue in step.queues.items():
         queue.load(state["queues"][kind], device)
+    step.perceptual.load(state.get("styles", {}))
     if scaler is not None and state["scaler"] is not None:
         scaler.load_state_dict(state["scaler"])
     meter.load(state["meter"])

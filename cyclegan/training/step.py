@@ -1,8 +1,9 @@
-"""One step of CycleGAN: both generators together, then both discriminators (CycleGAN §4)."""
+"""One step of training: all generators together, then all discriminators (CycleGAN §4)."""
 
 import contextlib
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import torch
 from accelerate import Accelerator
@@ -10,38 +11,47 @@ from torch import Tensor, nn
 
 from cyclegan import chance
 from cyclegan.config import TrainSettings
-from cyclegan.losses import Scores
 from cyclegan.networks.trained import for_training
+from cyclegan.training.cut import CutObjective
+from cyclegan.training.cycle import CycleObjective
 from cyclegan.training.feature_queue import FeatureQueue
+from cyclegan.training.group import decided_by_main
 from cyclegan.training.guard import Guard
 from cyclegan.training.image_pool import ImagePool
 from cyclegan.training.networks import build_networks
-from cyclegan.training.objectives import DiscriminatorObjective, GeneratorObjective, Losses
+from cyclegan.training.objectives import Batch, DiscriminatorObjective, Judge, Losses
+from cyclegan.training.perceptual import style_pictures
 from cyclegan.training.pretraining import masks
 from cyclegan.training.views import View, augmentation_draws
 
-KINDS = ("real_a", "fake_a", "real_b", "fake_b")  # of images that discriminators judge
+OBJECTIVES = {"cyclegan": CycleObjective, "cut": CutObjective, "fastcut": CutObjective}
 FAR = 2**32  # steps by which positions move when training goes back (``Recovery``); no run is so long
-Batch = Mapping[str, Tensor]
 
 
-class CycleGANStep:
-    """The four networks, their optimizers and image pools, and the update that the paper describes."""
+class TrainingStep:
+    """The networks, their optimizers and image pools, and the update that the method's paper describes.
+
+    Which networks there are says the method: ``directions`` has the generators, each with its direction,
+    ``discriminators`` the others by the domain that they judge.
+    """
 
     def __init__(self, settings: TrainSettings, accelerator: Accelerator) -> None:
         self.settings, self.accelerator = settings, accelerator
         networks = build_networks(settings)
         device = accelerator.device
         self.networks = {name: for_training(net.to(device), device) for name, net in networks.items()}
+        self.directions = settings.directions
+        self.discriminators = discriminators_of(self.networks)
         self.guard = Guard(accelerator, self.networks)
-        self.pool_a = ImagePool(settings.pool_size, settings.seed, "A")
-        self.pool_b = ImagePool(settings.pool_size, settings.seed, "B")
-        size = getattr(networks["D_A"], "queue", 0)
-        self.queues = {kind: FeatureQueue(size) for kind in KINDS} if size else {}
+        self.pools = {side: ImagePool(settings.pooled, settings.seed, side) for side in self.discriminators}
+        # Of images that discriminators judge.
+        self.kinds = [f"{kind}_{side.lower()}" for side in self.discriminators for kind in ("real", "fake")]
+        size = getattr(self.networks["D_B"], "queue", 0)
+        self.queues = {kind: FeatureQueue(size) for kind in self.kinds} if size else {}
         adam = settings.optimizer
         betas = (adam.beta1, adam.beta2)
-        generators = GeneratorObjective(networks["G_AB"], networks["G_BA"], settings.losses)
-        discriminators = DiscriminatorObjective(networks["D_A"], networks["D_B"], settings.losses)
+        generators, discriminators = build_objectives(self.networks, settings)
+        self.perceptual = generators.perceptual
         self.lr_G = adam.lr
         self.lr_D = adam.lr_discriminator or adam.lr
         prepared = accelerator.prepare(
@@ -50,10 +60,27 @@ class CycleGANStep:
             torch.optim.Adam(generators.parameters(), self.lr_G, betas),
             torch.optim.Adam(discriminators.parameters(), self.lr_D, betas),
         )
-        self.generators, self.discriminators, self.optimizer_G, self.optimizer_D = prepared
+        self.objective_G, self.objective_D, self.optimizer_G, self.optimizer_D = prepared
+
+    def learn_styles(self, train: Mapping[str, Sequence[Path]]) -> None:
+        """What the style loss leads to, where it is not known yet: of the training images by domain.
+
+        All processes must call it; the main one computes.
+        """
+        if self.settings.losses.lambda_style == 0:
+            return
+        perceptual = self.perceptual
+
+        def learned() -> dict[str, dict[str, Tensor]]:
+            for side in self.discriminators:
+                if side not in perceptual.styles:
+                    perceptual.learn(side, style_pictures(self.settings, side, train[side]))
+            return perceptual.state()
+
+        perceptual.load(decided_by_main(self.accelerator, learned))
 
     def __call__(self, parts: Sequence[Batch], lr_factor: float) -> Losses:
-        """One update of all four networks.
+        """One update of all networks.
 
         Args:
             parts: the step's batch of this process, in ``gradient_accumulation`` parts.
@@ -75,56 +102,51 @@ class CycleGANStep:
             # The translation begins with the weights, not with Adam's memory of another task.
             self.optimizer_G.state.clear()
 
-        # min over G_AB, G_BA; the discriminators judge and take no gradient.
-        D_A, D_B = self.networks["D_A"], self.networks["D_B"]
-        require_gradient((D_A, D_B), False)
+        # min over the generators; the discriminators judge and take no gradient.
+        require_gradient(self.discriminators.values(), False)
         fakes = []
         self.optimizer_G.zero_grad()
-        for batch, synchronize in self._parts(parts, self.generators):
+        for batch, synchronize in self._parts(parts, self.objective_G):
             # Dropout draws from torch's own generator; every process, and every part, draws this step's mask.
             torch.manual_seed(chance.seed_for(self.settings.seed, "dropout", number) % 2**63)
-            judges = [self._judge(name, batch) for name in ("D_A", "D_B")]
+            judges = {f"D_{side}": self._judge(side, batch) for side in self.discriminators}
             masked = self._masks(batch) if pretraining else ()
             with synchronize:
-                total, found, fake_a, fake_b = self.generators(
-                    batch["real_a"], batch["real_b"], *judges, masked
-                )
+                total, found, made = self.objective_G(batch, judges, masked)
                 self.accelerator.backward(total / len(parts))
-            fakes.append((fake_a.detach(), fake_b.detach()))
+            fakes.append({name: images.detach() for name, images in made.items()})
             _add(losses, found, len(parts))
-        if not self.guard.allows("G", self.generators.parameters(), losses):
+        if not self.guard.allows("G", self.objective_G.parameters(), losses):
             return losses
         self.optimizer_G.step()
         self.guard.applied("G", self.optimizer_G)
         if pretraining:
             return losses
 
-        # min over D_A, D_B, on reals and on fakes from the pools.
-        require_gradient((D_A, D_B), True)
+        # min over the discriminators, on reals and on fakes from the pools.
+        require_gradient(self.discriminators.values(), True)
         for update in range(self.settings.optimizer.discriminator_updates):
             if not self.guard.wrong:
                 self._update_discriminators(parts, fakes, update, losses)
         return losses
 
     def _update_discriminators(
-        self, parts: Sequence[Batch], fakes: Sequence[tuple[Tensor, Tensor]], update: int, losses: Losses
+        self, parts: Sequence[Batch], fakes: Sequence[Batch], update: int, losses: Losses
     ) -> None:
         self.optimizer_D.zero_grad()
         count = len(parts) * self.settings.optimizer.discriminator_updates
-        for (batch, synchronize), (fake_a, fake_b) in zip(
-            self._parts(parts, self.discriminators), fakes, strict=True
-        ):
-            fake_a = self._pooled(self.pool_a, fake_a, batch["position"], update)
-            fake_b = self._pooled(self.pool_b, fake_b, batch["position"], update)
+        for (batch, synchronize), made in zip(self._parts(parts, self.objective_D), fakes, strict=True):
+            pooled = {}
+            for side, pool in self.pools.items():
+                name = f"fake_{side.lower()}"
+                pooled[name] = self._pooled(pool, made[name], batch["position"], update)
             with synchronize:
                 mix = self._mix(batch["position"])
-                views = {kind: self._view(kind, batch["position"], update) for kind in KINDS}
-                total, found = self.discriminators(
-                    batch["real_a"], fake_a, batch["real_b"], fake_b, mix, views
-                )
+                views = {kind: self._view(kind, batch["position"], update) for kind in self.kinds}
+                total, found = self.objective_D(batch, pooled, mix, views)
                 self.accelerator.backward(total / len(parts))
             _add(losses, found, count)
-        allowed = self.guard.allows("D", self.discriminators.parameters(), losses)
+        allowed = self.guard.allows("D", self.objective_D.parameters(), losses)
         if allowed:
             self.optimizer_D.step()
             self.guard.applied("D", self.optimizer_D)
@@ -143,10 +165,10 @@ class CycleGANStep:
             )
         return View(policy, draws, self.queues.get(kind), None if update is None else positions)
 
-    def _judge(self, name: str, batch: Batch) -> Callable[[Tensor], Scores]:
+    def _judge(self, side: str, batch: Batch) -> Judge:
         """A discriminator as the generators meet it: fakes in, scores out."""
-        view = self._view(f"fake_{name[-1].lower()}", batch["position"], None)
-        network = self.networks[name]
+        view = self._view(f"fake_{side.lower()}", batch["position"], None)
+        network = self.discriminators[side]
         return lambda fakes: view.scores(network, view.seen(fakes))
 
     def _masks(self, batch: Batch) -> tuple[Tensor, ...]:
@@ -177,7 +199,20 @@ class CycleGANStep:
         return torch.tensor(draws, device=positions.device, dtype=torch.float32).view(-1, 1, 1, 1)
 
 
-def require_gradient(networks: Sequence[nn.Module], required: bool) -> None:
+def discriminators_of(networks: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+    """Those of ``build_networks`` that judge, by the domain that each judges."""
+    return {name[-1]: network for name, network in networks.items() if name.startswith("D_")}
+
+
+def build_objectives(
+    networks: Mapping[str, nn.Module], settings: TrainSettings
+) -> tuple[nn.Module, DiscriminatorObjective]:
+    """What the generators minimize by the settings' method, and what the discriminators do."""
+    generators = OBJECTIVES[settings.method](networks, settings)
+    return generators, DiscriminatorObjective(discriminators_of(networks), settings.losses)
+
+
+def require_gradient(networks: Iterable[nn.Module], required: bool) -> None:
     for network in networks:
         network.requires_grad_(required)
 

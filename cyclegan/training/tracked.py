@@ -17,10 +17,10 @@ from cyclegan.images import resize, to_tensor
 from cyclegan.reporting.held_out import COLUMNS, Comparison, Distance, held_out_rows, means
 from cyclegan.reporting.tracking import Tracking
 from cyclegan.training.checkpoint import Progress
-from cyclegan.training.run import GENERATORS, Run
+from cyclegan.training.run import Run
 from cyclegan.training.sampling import Samples
 
-CAPTION = "real, fake, rec and identity of held-out images; both directions"
+CAPTION = "held-out images: real, fake and, as the method has them, rec and identity"
 TABLE_ROWS = 32  # of each direction; pictures make a table heavy
 
 
@@ -65,11 +65,11 @@ def catch_up(tracking: Tracking, run: Run, step: int) -> None:
 
 
 def log_results(tracking: Tracking, run: Run, domain: Domain, settings: TrainSettings, step: int) -> None:
-    """A table of held-out translations, and both generators."""
+    """A table of held-out translations, and the generators."""
     if not settings.trackers:
         return
     data, perceptual = settings.data, _vgg19_distance(settings)
-    for name, direction in GENERATORS.items():
+    for name, direction in settings.directions.items():
         sources, truths = (domain.test_a, domain.test_b)[:: 1 if direction == "AtoB" else -1]
         folder = run.folder / "translated" / direction
         comparisons = [

@@ -1,4 +1,4 @@
-"""A watch on the ways in which CycleGANs fail without a NaN; each is said once, with what to try."""
+"""A watch on the ways in which such GANs fail without a NaN; each is said once, with what to try."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Set
@@ -78,16 +78,21 @@ class Watch:
                 )
         correlation = similarity(reals, fakes)
         if correlation < INVERTED:
-            # The identity loss that holds G_AB's colours is the one on images of B (CycleGAN §5.2).
-            name = f"lambda_identity_{side.lower()}"
-            weight = getattr(self.settings.losses, name)
             self._tell(
                 f"{generator} inverts",
                 f"{generator} inverts colours: light and dark of images and translations correlate by "
-                f"{correlation:.2f}. Unless {side} looks like that, try --losses.{name.replace('_', '-')} "
-                f"{weight * 2 or 5:g} (now {weight:g}) or --generator.residual True, begun anew with another "
-                "--seed",
+                f"{correlation:.2f}. Unless {side} looks like that, try {self._stronger_identity(side)} or "
+                "--generator.residual True, begun anew with another --seed",
             )
+
+    def _stronger_identity(self, side: str) -> str:
+        """What holds the colours of translations to ``side``, set to more."""
+        if self.settings.method != "cyclegan":
+            return "--nce.identity True"
+        # The identity loss that holds G_AB's colours is the one on images of B (CycleGAN §5.2).
+        name = f"lambda_identity_{side.lower()}"
+        weight = getattr(self.settings.losses, name)
+        return f"--losses.{name.replace('_', '-')} {weight * 2 or 5:g} (now {weight:g})"
 
     def _tell(self, what: str, words: str) -> None:
         if what not in self.told:

@@ -10,6 +10,10 @@ if TYPE_CHECKING:
 
 Format = Literal["jpg", "png", "webp", "tiff"]
 
+NEEDS_TORCH = (
+    "may take more memory than there is, and an .onnx file has no tiles; give the generator's folder in "
+    "its place, a smaller --size, or --tile off to have it tried whole"
+)
 
 Method = Literal["exact", "dense", "naive"]
 

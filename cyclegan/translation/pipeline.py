@@ -18,7 +18,7 @@ from cyclegan.errors import BadInput, out_of_memory
 from cyclegan.files import replace_file
 from cyclegan.images import TIFF_SUFFIXES, BadImage, Picture, image_size
 from cyclegan.translation.manifest import FileState
-from cyclegan.translation.options import FolderOptions
+from cyclegan.translation.options import NEEDS_TORCH, FolderOptions
 from cyclegan.translation.tiling.tiff import SLIDE_PIXELS, slide_size
 
 if TYPE_CHECKING:
@@ -210,6 +210,8 @@ class _Flow:
                 return Read(state, is_slide=True)
             picture = self.translator.read(job.source)
             if self.options.size is None and self.translator.goes_in_tiles(*picture.pixels.shape[:2]):
+                if not self.translator.has_tiles:
+                    return Read(state, error=f"{job.source}: {NEEDS_TORCH}")
                 return Read(state, picture)
             return Read(state, picture, self.translator.prepare(picture, self.options.size))
         except BadImage as error:

@@ -29,10 +29,18 @@ from cyclegan.images import (
     to_tensor,
 )
 from cyclegan.metadata import Metadata
+from cyclegan.networks import build
 from cyclegan.networks.inference import translate
-from cyclegan.translation.backends import Backend, BackendName, Precision, TorchBackend, open_backend
+from cyclegan.translation.backends import (
+    DTYPES,
+    Backend,
+    BackendName,
+    Precision,
+    TorchBackend,
+    open_backend,
+)
 from cyclegan.translation.folder import FolderTranslation
-from cyclegan.translation.options import FolderOptions, Tiling
+from cyclegan.translation.options import NEEDS_TORCH, FolderOptions, Tiling
 from cyclegan.translation.plan import plan
 from cyclegan.translation.provenance import Label
 from cyclegan.translation.reference import reference_backend
@@ -79,7 +87,7 @@ class Translator:
         self.saved_in: Path | None = None
         self.reference_sha256: str | None = None
         self.tiling = tiling
-        self.tiler = _tiler(self.backend, tiling)
+        self.tiler = _tiler(self.backend, tiling, self._in_torch)
 
     @classmethod
     def from_pretrained(
@@ -122,11 +130,12 @@ class Translator:
 
     def settings(self, options: FolderOptions) -> dict[str, Any]:
         """What besides the generator and the input decides on a file's bytes; manifest.jsonl keeps it."""
+        in_torch = ", tiles in torch" if self.backend.name != "torch" and self.has_tiles else ""
         facts = {
             "size": options.size,
             "backend": self.backend.name,
             "precision": self.backend.precision,
-            "tiling": "whole" if options.size else str(self.tiling),
+            "tiling": "whole" if options.size else f"{self.tiling}{in_torch}",
             "format": options.format,
             "quality": options.quality,
         }
@@ -261,7 +270,13 @@ class Translator:
         return options.signer.sign(data, target, source, self.label.facts(source_sha256, facts))
 
     def in_tiles(self, pixels: np.ndarray) -> np.ndarray:
-        """(H, W, C) translated piece by piece, of the same dtype."""
+        """(H, W, C) translated piece by piece, of the same dtype.
+
+        Raises:
+            BadInput: the network is in an .onnx file, which takes images whole.
+        """
+        if not self.has_tiles:
+            raise BadInput(f"an image of {pixels.shape[1]} x {pixels.shape[0]} pixels {NEEDS_TORCH}")
         return assembled(self.tiler.bands(ArraySource(pixels)), pixels)
 
     def slide(
@@ -278,7 +293,7 @@ class Translator:
             BadImage: not a TIFF that can be read by regions, or not to be written as one.
             OSError: the target cannot be written.
         """
-        if target.suffix.lower() not in TIFF_SUFFIXES or self.tiler is None or options.signer is not None:
+        if target.suffix.lower() not in TIFF_SUFFIXES or not self.has_tiles or options.signer is not None:
             raise BadImage(
                 f"{source}: is larger than memory should hold; write it as TIFF, with torch, unsigned"
             )
@@ -302,8 +317,20 @@ class Translator:
         return self.finish(self.network_on(self.prepare(picture, size)[None])[0], picture)
 
     def goes_in_tiles(self, height: int, width: int) -> bool:
-        """Whether an image of this size is cut."""
-        return self.tiler is not None and self.tiler.applies(height, width)
+        """Whether an image of this size is to be cut."""
+        return self.tiler.applies(height, width)
+
+    @property
+    def has_tiles(self) -> bool:
+        """Whether there is a torch network to compute tiles, which an .onnx file is not."""
+        return isinstance(self.backend, TorchBackend) or self.saved_in is not None
+
+    def _in_torch(self) -> nn.Module:
+        """The network in torch, for tiles, where another backend computes whole images."""
+        if self.saved_in is None:  # an .onnx file has no tiles; any weights tell how much memory it takes
+            return build("generator", self.config.network.name, self.config.network.arguments).eval()
+        precision = self.backend.precision if self.backend.precision in DTYPES else "auto"
+        return open_backend(self.saved_in, "torch", precision, self.device).network
 
     def _tensor(self, images: Tensor, size: int | None) -> Tensor:
         channels = self.config.channels
@@ -334,8 +361,8 @@ class Translator:
             raise BadInput(f"arrays must be uint8, uint16 or floats in [0, 1], not {pixels.dtype}")
 
 
-def _tiler(backend: Backend, tiling: Tiling) -> Tiler | None:
-    """What cuts images for this backend; None where it takes them whole only."""
+def _tiler(backend: Backend, tiling: Tiling, load: Callable[[], nn.Module]) -> Tiler:
+    """What cuts images; for other backends than torch, ``load`` gives the network that computes tiles."""
     config = backend.config
     if isinstance(backend, TorchBackend):
         if tiling.method == "exact" and backend.precision != "fp32":
@@ -345,7 +372,9 @@ def _tiler(backend: Backend, tiling: Tiling) -> Tiler | None:
         return Tiler(backend.network, config.channels, config.multiple_of, tiling, backend.device)
     if tiling.method is not None or isinstance(tiling.tile, int):
         raise BadInput(f"--tile, --tiling: {backend.name} takes images whole; use --backend torch")
-    return None
+    with torch.device("meta"):  # weights are not needed, nor read, before an image is large
+        layers = build("generator", config.network.name, config.network.arguments).eval()
+    return Tiler(layers, config.channels, config.multiple_of, tiling, load=load)
 
 
 def _resized(images: Tensor, height: int, width: int) -> Tensor:

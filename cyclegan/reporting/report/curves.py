@@ -13,12 +13,16 @@ GROUPS = (
      "training is stable, not whether pictures are good.", ("adversarial", "D_A", "D_B")),
     ("Cycle", "How far a picture, translated and translated back, is from itself; before weighting.",
      ("cycle",)),
+    ("Contrast", "How hard it is to tell what each patch of a translation was made of; before weighting.",
+     ("nce",)),
+    ("Content and style", "Of translations, by VGG-19: how far from their inputs in what they show, from the "
+     "style in how they look; before weighting.", ("content", "style", "total_variation")),
     ("Identity", "How much a generator changes what is of its target already; before weighting.",
      ("identity",)),
     ("Speed", "Images of A a second.", ("images_per_s",)),
     ("Learning rate", "", ("lr_",)),
-    ("Gradients", "How large the gradient of each network's last update was. Growing without end, it tells of "
-     "trouble before the losses do.", ("gradient_norm_",)),
+    ("Gradients", "How large the gradient of each network's last update was. Growing without end, it tells "
+     "of trouble before the losses do.", ("gradient_norm_",)),
     ("Other", "", ("",)),
 )  # fmt: skip
 

@@ -47,6 +47,11 @@ class RunFolder:
         return {"A": forth.get("source") or "A", "B": forth.get("target") or "B"}
 
     @property
+    def both_ways(self) -> bool:
+        """Whether B is translated to A as well."""
+        return self.config.get("method", "cyclegan") == "cyclegan"
+
+    @property
     def recipe(self) -> Recipe | None:
         return recipe_of(self.domain) if self.about is None else self.about.recipe
 

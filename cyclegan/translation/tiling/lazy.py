@@ -47,10 +47,10 @@ class Moments:
     squares: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
 
     def add(self, values: Tensor) -> None:
-        """Take in (1, C, h, w)."""
+        """Take in (N, C, h, w)."""
         variance, mean = torch.var_mean(values.float(), dim=(0, 2, 3), correction=0)
         variance, mean = variance.double().cpu(), mean.double().cpu()
-        count = values[0, 0].numel()
+        count = values.numel() // values.shape[1]
         total = self.count + count
         apart = mean - self.mean
         self.mean = self.mean + apart * (count / total)

@@ -1,5 +1,6 @@
 """How much memory there is, and how much a network takes for each pixel."""
 
+import copy
 from pathlib import Path
 
 import psutil
@@ -32,21 +33,25 @@ def _container_limits() -> list[int]:
     return found
 
 
+def twin(network: nn.Module) -> nn.Module:
+    """A copy of the layers that shares their weights: a second set would be memory for nothing."""
+    shared = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
+    return copy.deepcopy(network, shared)
+
+
 def bytes_per_pixel(network: nn.Module, channels: int, side: int) -> float:
     """Memory that ``network`` takes for each pixel of an image, found on ``side`` x ``side`` pixels."""
+    network = twin(network)  # another thread may be computing an image by it, which is not to be measured
     peak = 0
 
     def measure(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         nonlocal peak
         peak = max(peak, sum(x.numel() * x.element_size() for x in (*inputs, output)))
 
-    leaves = [module for module in network.modules() if not list(module.children())]
-    hooks = [module.register_forward_hook(measure) for module in leaves]
+    for module in network.modules():
+        if not list(module.children()):
+            module.register_forward_hook(measure)
     image = torch.zeros(1, channels, side, side)
-    try:
-        with torch.inference_mode():
-            network(image.to(next(network.parameters(), image)))
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with torch.inference_mode():
+        network(image.to(next(network.parameters(), image)))
     return WORKING_COPIES * peak / side**2

@@ -1,7 +1,8 @@
 """Whole or in tiles, and in which: decided from the image's size and the memory there is."""
 
+import copy
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from cyclegan.translation.options import Tiling
 from cyclegan.translation.tiling.exact import exact_bands
 from cyclegan.translation.tiling.memory import bytes_per_pixel, memory_bytes
 from cyclegan.translation.tiling.source import Source
+from cyclegan.translation.tiling.statistics import depends_on_all_pixels, held_bytes_per_pixel
 from cyclegan.translation.tiling.tiles import dense_bands, naive_bands
 
 SMALL_PIXELS = 1 << 19  # 724 px square: at once on any machine, without a look at the memory
@@ -29,16 +31,25 @@ class Tiler:
         network: in evaluation mode, on its device; in fp32 where ``tiling.method`` is ``exact``.
         channels: of its images.
         multiple_of: what it needs their height and width to be.
+        device: where it computes.
+        load: gives the network when an image is large enough for the question, where ``network`` is but its
+            layers, on torch's meta device.
 
     Raises:
         BadInput: tiles are asked for, and the network attends to the whole image at once.
     """
 
     def __init__(
-        self, network: nn.Module, channels: int, multiple_of: int, tiling: Tiling, device: torch.device = CPU
+        self,
+        network: nn.Module,
+        channels: int,
+        multiple_of: int,
+        tiling: Tiling,
+        device: torch.device = CPU,
+        load: Callable[[], nn.Module] | None = None,
     ) -> None:
         self.network, self.channels, self.multiple_of, self.tiling = network, channels, multiple_of, tiling
-        self.device = device
+        self.device, self.load = device, load
         # Attention has no halo, and no number that could be gathered first: tiles cannot agree.
         self.whole_only = attends_to_all(network) and tiling.method != "naive"
         if self.whole_only and (tiling.method is not None or isinstance(tiling.tile, int)):
@@ -48,9 +59,21 @@ class Tiler:
             )
 
     @functools.cached_property
+    def loaded(self) -> nn.Module:
+        """The network with its weights."""
+        return self.network if self.load is None else self.load()
+
+    @functools.cached_property
     def per_pixel(self) -> float:
         """Bytes that a pixel takes on its way through the network."""
-        return bytes_per_pixel(self.network, self.channels, max(64, self.multiple_of))
+        return bytes_per_pixel(self.loaded, self.channels, max(64, self.multiple_of))
+
+    @functools.cached_property
+    def held_per_pixel(self) -> float:
+        """Bytes that a pixel takes while it waits for the others of a sample: some quarter of the above."""
+        if not depends_on_all_pixels(self.loaded):
+            return self.per_pixel  # no sample is taken
+        return held_bytes_per_pixel(self.loaded, self.channels, max(64, self.multiple_of))
 
     def applies(self, height: int, width: int) -> bool:
         """Whether an image of this size goes in tiles."""
@@ -74,22 +97,30 @@ class Tiler:
         Raises:
             BadInput: the method cannot be used with this network, or there is no room for it.
         """
-        reach = getattr(self.network, "reach", None)
+        network = self.loaded
+        reach = getattr(network, "reach", None)
         method = self.tiling.method or ("exact" if reach is None else "dense")
         budget = min(TILE_BYTES, memory_bytes(self.device) // 4)
         if method == "exact":
             host = int(memory_bytes(CPU) * MAP_SHARE)
-            yield from exact_bands(self.network, source, self.multiple_of, budget, host)
+            yield from exact_bands(_at_fp32(network), source, self.multiple_of, budget, host)
             return
         pixels = int(budget / self.per_pixel)
         if method == "dense":
             tile = self._side(pixels, reach or 0)
-            yield from dense_bands(self.network, source, tile, self.multiple_of, pixels)
+            sample = int(budget / self.held_per_pixel)
+            yield from dense_bands(network, source, tile, self.multiple_of, sample)
         else:
-            yield from naive_bands(self.network, source, self._side(pixels, 0), self.multiple_of)
+            yield from naive_bands(network, source, self._side(pixels, 0), self.multiple_of)
 
     def _side(self, pixels: int, halo: int) -> int:
         """The side that was asked for, or the largest whose window takes no more than ``pixels``."""
         wanted = self.tiling.tile
         side = wanted if isinstance(wanted, int) else int(pixels**0.5) - 2 * halo
         return max(4 * self.multiple_of, side // self.multiple_of * self.multiple_of)
+
+
+def _at_fp32(network: nn.Module) -> nn.Module:
+    """What maps in host memory are computed by; ``auto`` comes to them at half precision, too."""
+    half = next(network.parameters()).dtype != torch.float32
+    return copy.deepcopy(network).float() if half else network

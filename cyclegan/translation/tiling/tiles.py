@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cyclegan.chance import rng
 from cyclegan.errors import BadInput
 from cyclegan.images import from_tensor, to_tensor
 from cyclegan.networks.inference import pad, translate
@@ -13,7 +14,8 @@ from cyclegan.translation.tiling.geometry import Tile, bands
 from cyclegan.translation.tiling.source import Source
 from cyclegan.translation.tiling.statistics import depends_on_all_pixels, with_statistics_of
 
-PATCH = 256  # side of the patches that statistics are gathered from
+PATCH = 128  # side of the patches that statistics are gathered from: many small ones know more than few large
+AT_ONCE = 4  # patches that a layer computes together
 
 
 def naive_bands(network: nn.Module, source: Source, tile: int, multiple_of: int) -> Iterator[np.ndarray]:
@@ -38,7 +40,7 @@ def dense_bands(
     Args:
         network: in evaluation mode; its ``reach`` says how far an output pixel looks.
         tile: height and width of what each tile yields, a multiple of ``multiple_of``.
-        sample_pixels: how many pixels the statistics are gathered from, at once in memory.
+        sample_pixels: how many pixels the statistics are gathered from; their maps are in memory at once.
 
     Yields:
         Rows of tiles from the top, (rows, W, C) of the source's dtype.
@@ -54,33 +56,42 @@ def dense_bands(
         )
     if depends_on_all_pixels(network):
         patches = sample_patches(source, sample_pixels, multiple_of)
-        network = with_statistics_of(network, pad(_on_device(network, patches), multiple_of))
+        network = with_statistics_of(
+            network, (pad(_on_device(network, part), multiple_of) for part in patches)
+        )
     yield from _bands(network, source, tile, -(-reach // multiple_of) * multiple_of, multiple_of)
 
 
-def sample_patches(source: Source, pixels: int, multiple_of: int) -> Tensor:
-    """(N, C, h, w) in [-1, 1]: patches spread evenly over the image, ``pixels`` pixels in all."""
+def sample_patches(source: Source, pixels: int, multiple_of: int) -> Iterator[Tensor]:
+    """(N, C, h, w) in [-1, 1] each: patches from all over the image, about ``pixels`` pixels in all.
+
+    The image is divided into as many cells; each gives one patch from a place that chance picks, for places
+    at equal distances could keep time with a pattern in the image.
+    """
     height, width = (_patch_side(length, multiple_of) for length in (source.height, source.width))
     count = max(1, pixels // (height * width))
-    # A grid whose cells are as near to squares as the count allows, and no finer than the patches.
+    # Cells are as near to squares as the count allows, and no smaller than the patches.
     rows = max(1, min(source.height // height, round((count * source.height / source.width) ** 0.5)))
     columns = max(1, min(source.width // width, count // rows))
-    return torch.stack(
-        [
-            to_tensor(source.read(top, top + height, left, left + width))
-            for top in _starts(source.height, height, rows)
-            for left in _starts(source.width, width, columns)
-        ]
-    )
+    places = [(row, column) for row in range(rows) for column in range(columns)]
+    for first in range(0, len(places), AT_ONCE):
+        part = []
+        for row, column in places[first : first + AT_ONCE]:
+            draw = rng(0, "patches of an image", row * columns + column)
+            top = _start(source.height, height, rows, row, draw)
+            left = _start(source.width, width, columns, column, draw)
+            part.append(to_tensor(source.read(top, top + height, left, left + width)))
+        yield torch.stack(part)
 
 
 def _patch_side(length: int, multiple_of: int) -> int:
     return min(PATCH, length) // multiple_of * multiple_of or length
 
 
-def _starts(length: int, patch: int, count: int) -> list[int]:
-    """``count`` patches, each in the middle of its share of ``length``."""
-    return [int((i + 0.5) * length / count - patch / 2) for i in range(count)]
+def _start(length: int, patch: int, count: int, index: int, draw: np.random.Generator) -> int:
+    """Where the patch of cell ``index`` of ``count`` begins."""
+    first, last = index * length // count, (index + 1) * length // count - patch
+    return int(draw.integers(first, last + 1))
 
 
 def _bands(
