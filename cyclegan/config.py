@@ -302,6 +302,9 @@ class TrainSettings(Frozen):
     ema_decay: float = Field(0.999, ge=0, lt=1, description="of the averaged generators; 0 turns them off")
     log_every: int = Field(50, ge=1, description="steps between two lines of metrics.jsonl")
     project: str = Field("cyclegan", description="project in the tracker")
+    require_license: str | None = Field(
+        None, description="SPDX identifiers, comma-separated; pictures under anything else are refused"
+    )
     data: DataSettings = DataSettings()
     augment: AugmentSettings = AugmentSettings()
     generator: GeneratorSettings = GeneratorSettings()
@@ -316,7 +319,7 @@ class TrainSettings(Frozen):
     evaluation: EvaluationSettings = EvaluationSettings()
     tracking: TrackingSettings = TrackingSettings()
 
-    @field_validator("tracker", mode="before")
+    @field_validator("tracker", "require_license", mode="before")
     @classmethod
     def _one_line(cls, value: Any) -> Any:
         """A recipe may list several; they are kept as the command line spells them."""

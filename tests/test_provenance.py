@@ -102,6 +102,15 @@ def test_letters_that_xml_has_not_do_no_harm(config):
     assert "generator_sha256" not in read_label(xmp)
 
 
+def test_of_thousands_of_authors_a_label_has_as_many_as_fit(config):
+    names = "; ".join(f"Author {number}" for number in range(5000))
+    label = Label.of(config(attribution={"A": names, "B": "Jo"}), None)
+    assert label.attribution["B"] == "Jo"
+    kept, _, rest = label.attribution["A"].partition("; and others")
+    assert names.startswith(kept + "; ") and 3900 < len(kept) <= 4000 and "config.json" in rest
+    assert len(label.stamp(Metadata(), "0", {}).xmp) < 64 * 1024
+
+
 def test_a_licence_as_long_as_a_book_is_refused(config):
     with pytest.raises(BadInput, match="shorten them to 20,000"):
         Label.of(config(licences={"A": "x" * 30_000}), None)

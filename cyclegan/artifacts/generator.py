@@ -70,6 +70,7 @@ class GeneratorConfig(Frozen):
     target: str
     card_sha256: str | None
     licences: dict[str, str]
+    attribution: dict[str, str] = Field({})
     seed: int | None
     steps: int | None
     images_seen: int | None

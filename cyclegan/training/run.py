@@ -206,6 +206,7 @@ def export_generators(
             target=titles[direction[-1]],
             card_sha256=domain.digest,
             licences=domain.licences,
+            attribution=domain.attribution,
             seed=settings.seed,
             steps=progress.step,
             images_seen=progress.images_seen,

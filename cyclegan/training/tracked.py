@@ -29,7 +29,12 @@ def log_card(tracking: Tracking, domain: Domain) -> None:
     if domain.card is None:
         return
     counts = {split: len(getattr(domain, split)) for split in ("train_a", "train_b", "test_a", "test_b")}
-    about = {"sha256": domain.digest, "licences": domain.licences, "images": counts}
+    about = {
+        "sha256": domain.digest,
+        "licences": domain.licences,
+        "attribution": domain.attribution,
+        "images": counts,
+    }
     tracking.log_card(f"{domain.name}-card", list_cards()[domain.name], about)
 
 

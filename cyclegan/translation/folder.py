@@ -57,6 +57,8 @@ class FolderTranslation:
         self._prefix = _relative(self.plan.source, self.plan.target)
         facts = {
             "generator_sha256": translator.label.generator_sha256,
+            "licences": dict(translator.label.licences),
+            "attribution": dict(translator.label.attribution),
             "settings": translator.settings(options),
             "label": options.label,
             "signed": options.signer is not None,

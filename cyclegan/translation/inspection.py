@@ -9,8 +9,9 @@ from typing import Any
 
 from cyclegan.errors import BadInput
 from cyclegan.images import BadImage, read_metadata
+from cyclegan.metadata.credentials import CredentialsError, seems_signed
 from cyclegan.translation.provenance import read_label
-from cyclegan.translation.signing import Signature, SignatureError, need_c2pa, read_signature, seems_signed
+from cyclegan.translation.signing import Signature, need_c2pa, read_signature
 
 MANIFEST = "manifest.jsonl"
 
@@ -93,7 +94,7 @@ def inspect_file(path: Path, trust: bytes | None = None) -> Finding:
 def _signature(data: bytes, trust: bytes | None, faults: list[str]) -> Signature | None:
     try:
         signature = read_signature(data, trust)
-    except SignatureError as error:
+    except CredentialsError as error:
         faults.append(f"its C2PA manifest cannot be read ({error})")
         return None
     except BadInput:

@@ -63,7 +63,8 @@ class Manifest:
     Args:
         folder: the output folder.
         share: which process this is.
-        facts: what all lines have in common: generator_sha256, settings, label, signed, cyclegan_version.
+        facts: what all lines have in common: generator_sha256, licences and attribution of the training
+            images, settings, label, signed, cyclegan_version.
     """
 
     def __init__(self, folder: Path, share: Share, facts: dict[str, Any]) -> None:

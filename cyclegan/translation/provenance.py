@@ -18,7 +18,7 @@ import json
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from cyclegan import __version__
@@ -38,6 +38,7 @@ _PREFIXES = {"x": _META, "rdf": _RDF, "Iptc4xmpExt": _IPTC, "xmp": _XMP, "cycleg
 _HEAD = '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>\n'
 _TAIL = '\n<?xpacket end="w"?>'
 _MOST_TEXT = 20_000  # a JPEG segment holds 64 KiB
+_MOST_NAMES = 4_000  # characters of those whom the pictures of a side are by; a data set may have thousands
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # XML 1.0 §2.2
 
 
@@ -53,6 +54,7 @@ class Label:
         trained_with: the version of cyclegan that trained the generator.
         system: what made it, in words, where that is no generator between domains.
         style_sha256: of the pictures whose style was taken over, with commas between.
+        attribution: whom the training images are by, by domain.
     """
 
     generator_sha256: str | None
@@ -64,6 +66,7 @@ class Label:
     licences: Mapping[str, str]
     card_sha256: str | None
     trained_with: str | None
+    attribution: Mapping[str, str] = field(default_factory=dict)
     system: str | None = None
     style_sha256: str | None = None
 
@@ -86,12 +89,13 @@ class Label:
             dict(config.licences),
             config.card_sha256,
             config.cyclegan_version,
+            attribution={side: _named(names) for side, names in config.attribution.items()},
         )
         size = len(json.dumps(label.record()))
         if size > _MOST_TEXT:
             raise BadInput(
-                f"config.json: its names and licences have {size:,} characters and go into each picture; "
-                f"shorten them to {_MOST_TEXT:,}"
+                f"config.json: its names, licences and attributions have {size:,} characters and go into each"
+                f" picture; shorten them to {_MOST_TEXT:,}"
             )
         return label
 
@@ -127,6 +131,7 @@ class Label:
             "source": self.source,
             "target": self.target,
             "licences": dict(self.licences),
+            "attribution": dict(self.attribution),
             "card_sha256": self.card_sha256,
             "trained_with": self.trained_with and f"cyclegan {self.trained_with}",
             "cyclegan_version": __version__,
@@ -153,6 +158,13 @@ def system_of(facts: Mapping[str, Any]) -> str:
     return facts.get("system") or f"CycleGAN generator, {facts['source']} to {facts['target']}"
 
 
+def _named(names: str) -> str:
+    """As many names as go into each picture; the others stay in the generator's config.json."""
+    if len(names) <= _MOST_NAMES:
+        return names
+    return names[:_MOST_NAMES].rpartition("; ")[0] + "; and others, whom the generator's config.json names"
+
+
 def _packet(facts: Mapping[str, Any]) -> bytes:
     for prefix, uri in _PREFIXES.items():
         ET.register_namespace(prefix, uri)
@@ -172,9 +184,10 @@ def _packet(facts: Mapping[str, Any]) -> bytes:
     add(_XMP, "CreatorTool", f"cyclegan {facts['cyclegan_version']}")
     for name, key in _TEXTS.items():
         add(OURS, name, facts.get(key))
-    licences = ET.SubElement(ET.SubElement(about, f"{{{OURS}}}TrainingLicences"), f"{{{_RDF}}}Bag")
-    for side, licence in sorted(facts["licences"].items()):
-        ET.SubElement(licences, f"{{{_RDF}}}li").text = _NOT_XML.sub("\ufffd", f"{side}: {licence}")
+    for name, key in _BAGS.items():
+        bag = ET.SubElement(ET.SubElement(about, f"{{{OURS}}}{name}"), f"{{{_RDF}}}Bag")
+        for side, words in sorted(facts[key].items()):
+            ET.SubElement(bag, f"{{{_RDF}}}li").text = _NOT_XML.sub("\ufffd", f"{side}: {words}")
     add(OURS, "Settings", json.dumps(facts["settings"], sort_keys=True))
     return (_HEAD + ET.tostring(meta, "unicode") + _TAIL).encode()
 
@@ -194,6 +207,7 @@ _TEXTS = {
     "System": "system",
     "StyleSHA256": "style_sha256",
 }
+_BAGS = {"TrainingLicences": "licences", "TrainingAttribution": "attribution"}  # "A: ..." and "B: ..."
 
 
 def read_label(xmp: bytes | None) -> dict[str, Any] | None:
@@ -221,9 +235,10 @@ def read_label(xmp: bytes | None) -> dict[str, Any] | None:
                 facts[key] = texts[f"{{{OURS}}}{name}"]
         if kind := texts.get(f"{{{_IPTC}}}DigitalSourceType"):
             facts["digital_source_type"] = kind
-        listed = about.findall(f"{{{OURS}}}TrainingLicences/{{{_RDF}}}Bag/{{{_RDF}}}li")
-        if listed:
-            facts["licences"] = dict((item.text or "").split(": ", 1) for item in listed)
+        for name, key in _BAGS.items():
+            bag = about.find(f"{{{OURS}}}{name}/{{{_RDF}}}Bag")
+            if bag is not None:
+                facts[key] = dict((item.text or "").split(": ", 1) for item in bag)
         if settings := texts.get(f"{{{OURS}}}Settings"):
             facts["settings"] = _object(json.loads(settings))
     return facts or None

@@ -6,7 +6,6 @@ digital source type of what the model made (Guidance 2.2 §5.2.2). What the labe
 assertion of our own.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -18,6 +17,7 @@ from PIL import Image
 
 from cyclegan.errors import BadInput
 from cyclegan.images import BadImage, encode_image
+from cyclegan.metadata.credentials import OFFLINE, CredentialsError, plain, read_store
 from cyclegan.translation.provenance import DIGITAL_SOURCE_TYPE
 
 if TYPE_CHECKING:
@@ -33,13 +33,8 @@ MIME_TYPES = {
     ".tiff": "image/tiff",
 }
 # No thumbnails, for the picture itself is there; nothing is fetched from anywhere.
-_OFFLINE = {"remote_manifest_fetch": False, "ocsp_fetch": False}
-_SETTINGS = {"builder": {"thumbnail": {"enabled": False}}, "verify": _OFFLINE}
+_SETTINGS = {"builder": {"thumbnail": {"enabled": False}}, "verify": OFFLINE}
 _UNTRUSTED = "signingCredential.untrusted"  # no fault of the signature: the signer is not known here
-
-
-class SignatureError(Exception):
-    """What c2pa-python could not do, in its words."""
 
 
 def need_c2pa() -> Any:
@@ -91,7 +86,7 @@ class Signer:
         manifest = _manifest("trial", "image/png", facts)
         try:
             signature = read_signature(self._embed(picture, "image/png", manifest, "trial", picture))
-        except SignatureError as error:
+        except CredentialsError as error:
             raise BadInput(f"--sign-cert: C2PA cannot sign with {cert} ({error})") from error
         if signature is None or signature.fault:
             found = signature.fault if signature else "nothing was signed"
@@ -127,7 +122,7 @@ class Signer:
             return self._embed(
                 data, mime, _manifest(target.name, mime, facts), source.name, source.read_bytes()
             )
-        except SignatureError as error:
+        except CredentialsError as error:
             raise BadImage(f"{target}: cannot be signed ({error})") from error
 
     def _embed(self, data: bytes, mime: str, manifest: dict[str, Any], name: str, original: bytes) -> bytes:
@@ -144,7 +139,7 @@ class Signer:
                 builder.add_ingredient(ingredient, _mime_of(original), BytesIO(original))
                 builder.sign(signer, mime, BytesIO(data), signed)
         except c2pa.C2paError as error:
-            raise SignatureError(_plain(error)) from error
+            raise CredentialsError(plain(error)) from error
         return signed.getvalue()
 
 
@@ -182,10 +177,6 @@ def _mime_of(data: bytes) -> str:
     """By the bytes, for a suffix may lie."""
     with Image.open(BytesIO(data)) as image:
         return Image.MIME[image.format or ""]
-
-
-def _plain(error: Exception) -> str:
-    return " ".join(str(error).split())
 
 
 def _read(path: Path, option: str) -> bytes:
@@ -263,11 +254,6 @@ class Signature:
     ingredients: tuple[Ingredient, ...]
 
 
-def seems_signed(data: bytes) -> bool:
-    """Without c2pa-python: are there the marks of a manifest (a JUMBF box of type c2pa)?"""
-    return b"jumd" in data and b"c2pa" in data
-
-
 def read_signature(data: bytes, trust: bytes | None = None) -> Signature | None:
     """A file's signature, verified; None where there is none.
 
@@ -276,30 +262,18 @@ def read_signature(data: bytes, trust: bytes | None = None) -> Signature | None:
         trust: PEM certificates whose signers are known.
 
     Raises:
-        SignatureError: there is a manifest that cannot be read.
+        CredentialsError: there is a manifest that cannot be read.
         BadInput: c2pa-python is missing.
     """
-    c2pa = need_c2pa()
-    settings: dict[str, Any] = {"verify": {**_OFFLINE, "verify_trust": True}}
-    if trust is not None:
-        settings["trust"] = {"user_anchors": trust.decode()}
-    try:
-        with c2pa.Context.from_dict(settings) as context:
-            reader = c2pa.Reader.try_create(None, BytesIO(data), context=context)
-            if reader is None:
-                return None
-            with reader:
-                return _signature(json.loads(reader.json()), reader.get_validation_state())
-    except c2pa.C2paError.NotSupported:
-        return None  # a format that can hold no manifest
-    except c2pa.C2paError as error:
-        raise SignatureError(_plain(error)) from error
+    need_c2pa()
+    found = read_store(data, trust)
+    return None if found is None else _signature(*found)
 
 
 def _signature(store: dict[str, Any], state: str | None) -> Signature:
     manifest = store.get("manifests", {}).get(store.get("active_manifest"))
     if manifest is None:
-        raise SignatureError("the active manifest is not there")
+        raise CredentialsError("the active manifest is not there")
     results = store.get("validation_results", {})
     failed = [*results.get("activeManifest", {}).get("failure", [])]
     for delta in results.get("ingredientDeltas", []):

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import psutil
 import torch
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from cyclegan import __version__
 from cyclegan.config import Frozen
@@ -39,6 +39,8 @@ class About(Frozen):
     card: Card | None
     card_sha256: str | None
     licences: dict[str, str]
+    attribution: dict[str, str] = Field({})
+    required_licences: tuple[str, ...] = ()
     counts: dict[str, int]
     paired: bool
     recipe: Recipe | None
@@ -69,6 +71,8 @@ def begin_about(folder: Path, domain: Domain, processes: int, precision: str) ->
         card=domain.card,
         card_sha256=domain.digest,
         licences=domain.licences,
+        attribution=domain.attribution,
+        required_licences=domain.clearance.required if domain.clearance else (),
         counts=counts,
         paired=domain.is_paired,
         recipe=recipe_of(domain.name) if before is None else before.recipe,

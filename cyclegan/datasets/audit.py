@@ -1,0 +1,278 @@
+"""Whose pictures these are: what the card and the files themselves say, what nobody says, what is there twice."""
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from textwrap import shorten
+from typing import Any
+
+from cyclegan.datasets.cards import SPLITS, Card, MadeSource
+from cyclegan.datasets.domain import Clearance, Domain
+from cyclegan.datasets.licences import allowed_list, is_allowed, joined, licence_in, licence_of, reserves_all
+from cyclegan.errors import BadInput
+from cyclegan.images import BadImage, list_images, read_image
+from cyclegan.metadata.rights import Rights, Statement, rights_of
+
+UNKNOWN = "unknown"
+_THREADS = 4  # decoding lets go of Python's lock
+
+
+@dataclass(frozen=True)
+class Source:
+    """One of those whom the pictures of a side come from, as the card has it."""
+
+    side: str
+    title: str
+    stated: str
+    licence: str | None
+    attribution: str
+    url: str
+
+
+@dataclass(frozen=True)
+class File:
+    """One picture: ``content`` is a digest of its pixels, None where it cannot be decoded."""
+
+    path: Path
+    content: str | None
+    rights: Rights
+
+    @cached_property
+    def licence(self) -> str | None:
+        """What the file itself names, all of it together; None if it names nothing."""
+        found = []
+        for said in self.rights.statements:
+            if said.kind in ("licence", "notice"):
+                found.append((licence_of if said.kind == "licence" else licence_in)(said.text))
+        return joined(sorted({licence for licence in found if licence})) or None
+
+    @property
+    def refusal(self) -> Statement | None:
+        """What in the file keeps it from being trained on, whatever else is said."""
+        for said in self.rights.statements:
+            if said.kind == "mining" or (said.kind in ("licence", "notice") and reserves_all(said.text)):
+                return said
+        return None
+
+    @property
+    def holders(self) -> list[str]:
+        """Whom the file names: makers, else its notices of copyright."""
+        for kind in ("creator", "notice"):
+            names = [said.text for said in self.rights.statements if said.kind == kind]
+            if names:
+                return list(dict.fromkeys(names))
+        return []
+
+
+@dataclass(frozen=True)
+class Audit:
+    """All that is known of a domain's pictures; ``splits`` are named as the domain's, or "" of a bare folder."""
+
+    name: str
+    sources: tuple[Source, ...]
+    splits: Mapping[str, Sequence[File]]
+
+    def stated(self, split: str) -> str | None:
+        """The licence that the card gives to a split's side; None without one, or if it is in words."""
+        licences = [source.licence for source in self.sources if source.side == split[-1:]]
+        known = [licence for licence in licences if licence is not None]
+        return joined(known) if known and len(known) == len(licences) else None
+
+    def licence(self, split: str, file: File) -> str | None:
+        """Of one picture: the card's and its own, both of which hold."""
+        return joined(filter(None, (self.stated(split), file.licence))) or None
+
+    def objection(self, allowed: Sequence[str]) -> str | None:
+        """Why these pictures are not only under ``allowed`` licences, in one line; None if they are."""
+        for source in self.sources:
+            if source.licence is not None and not is_allowed(source.licence, allowed):
+                return f"side {source.side} ({source.title}) is under {source.licence}, {_not_in(allowed)}"
+        for split, file in self._all():
+            if reason := self._reason(split, file, allowed):
+                return reason
+        return None
+
+    def _reason(self, split: str, file: File, allowed: Sequence[str]) -> str | None:
+        refusal, licence = file.refusal, self.licence(split, file)
+        if refusal is not None:
+            return f"{file.path}: its {refusal.where} says {shorten(refusal.text, 200)!r}"
+        if file.rights.unread:
+            return f"{file.path}: {file.rights.unread[0]}, so that its rights are not known"
+        if licence is None:
+            of_side = [source for source in self.sources if source.side == split[-1:]]
+            stated = next((source for source in of_side if source.licence is None), None)
+            if stated is not None:
+                return f"side {stated.side} ({stated.title}) is under no licence that is known: {stated.stated}"
+            return f"{file.path}: says nothing of a licence, and there is no card that does; {_remedy(allowed)}"
+        if not is_allowed(licence, allowed):
+            return f"{file.path}: is under {licence}, {_not_in(allowed)}"
+        return None
+
+    def licences(self) -> dict[str, str]:
+        """What each side is under, in one expression; words where the card has them and the files nothing."""
+        found = {}
+        for side in ("A", "B"):
+            each = Counter(self.licence(split, file) for split, file in self._all() if split[-1:] == side)
+            known = joined(sorted(licence for licence in each if licence is not None))
+            words = "; ".join(dict.fromkeys(s.stated for s in self.sources if s.side == side and not s.licence))
+            rest = words or UNKNOWN
+            found[side] = known if None not in each else f"{known} AND {rest}" if known else rest
+        return found
+
+    def attribution(self) -> dict[str, str]:
+        """Whom each side is by: the card's words, then the names in the files that those do not have."""
+        found = {}
+        for side in ("A", "B"):
+            names = [source.attribution for source in self.sources if source.side == side]
+            for split, file in self._all():
+                if split[-1:] == side:
+                    names += [name for name in file.holders if name not in names]
+            found[side] = "; ".join(dict.fromkeys(names))
+        return {side: text for side, text in found.items() if text}
+
+    def duplicates(self) -> list[list[Path]]:
+        """Files with the same pixels, whatever their names, formats and metadata; each group once."""
+        groups: dict[str, list[Path]] = defaultdict(list)
+        for _, file in self._all():
+            groups[str(file.content)].append(file.path)
+        return [paths for paths in groups.values() if len(paths) > 1]
+
+    def unknown(self) -> list[Path]:
+        """Pictures of which neither the card nor they themselves say a licence."""
+        return [file.path for split, file in self._all() if self.licence(split, file) is None]
+
+    def refusals(self) -> list[tuple[Path, Statement]]:
+        """Pictures that say that they must not be used so."""
+        return [(file.path, file.refusal) for _, file in self._all() if file.refusal is not None]
+
+    def unread(self) -> list[tuple[Path, str]]:
+        """What could not be read, and why."""
+        files = (file for files in self.splits.values() for file in files)
+        return [(file.path, reason) for file in files for reason in file.rights.unread]
+
+    def counts(self) -> dict[str, Counter[str]]:
+        """Of each split, how many pictures are under which licence."""
+        found: dict[str, Counter[str]] = {split: Counter() for split in self.splits}
+        for split, file in self._all():
+            found[split][self.licence(split, file) or UNKNOWN] += 1
+        return found
+
+    def holders(self) -> Counter[str]:
+        """Whom the files themselves name, and how often."""
+        return Counter(name for _, file in self._all() for name in file.holders)
+
+    def _all(self) -> Iterable[tuple[str, File]]:
+        """All that can be decoded; the others are used for nothing."""
+        pairs = ((split, file) for split, files in self.splits.items() for file in files)
+        return (pair for pair in pairs if pair[1].content is not None)
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values; of files those that say something, or of which something is missing."""
+        return {
+            "name": self.name,
+            "sources": [vars(source) for source in self.sources],
+            "images": {split: len(files) for split, files in self.splits.items()},
+            "licences": {split: dict(count) for split, count in self.counts().items()},
+            "holders": dict(self.holders()),
+            "unknown": [str(path) for path in self.unknown()],
+            "refusals": [{"file": str(path), **vars(said)} for path, said in self.refusals()],
+            "unread": [{"file": str(path), "reason": reason} for path, reason in self.unread()],
+            "duplicates": [[str(path) for path in group] for group in self.duplicates()],
+            "files": [
+                {"file": str(f.path), "licence": f.licence, "says": [vars(s) for s in f.rights.statements]}
+                for _, f in self._all()
+                if f.rights.statements
+            ],
+        }
+
+
+def _not_in(allowed: Sequence[str]) -> str:
+    return f"which is not among {', '.join(allowed)}"
+
+
+def _remedy(allowed: Sequence[str]) -> str:
+    return (
+        f"write it into the file (exiftool -XMP-cc:License=ADDRESS), or leave it out; allowed: "
+        f"{', '.join(allowed)}"
+    )
+
+
+def cleared(domain: Domain, required: str) -> Domain:
+    """The domain with what an audit found, if all of it, the held-out images too, is so licensed.
+
+    Args:
+        required: SPDX identifiers, comma-separated, one of which each picture must be under.
+
+    Raises:
+        BadInput: names the side or the first file that is not, or an identifier that is none.
+    """
+    allowed = allowed_list(required.split(","))
+    # What the card says is known before any picture is read.
+    objection = Audit(domain.name, sources_of(domain.card), {}).objection(allowed)
+    audit = audit_domain(domain) if objection is None else None
+    if audit is not None:
+        objection = audit.objection(allowed)
+    if audit is None or objection is not None:
+        raise BadInput(f"require_license: {objection}")
+    return replace(domain, clearance=Clearance(allowed, audit.licences(), audit.attribution()))
+
+
+def audit_domain(domain: Domain) -> Audit:
+    """Of a run's pictures, those held out among them."""
+    paths = {
+        "trainA": domain.train_a,
+        "trainB": domain.train_b,
+        "testA": domain.test_a,
+        "testB": domain.test_b,
+    }
+    return Audit(domain.name, sources_of(domain.card), _read(paths))
+
+
+def audit_folder(folder: Path, card: Card | None = None, name: str | None = None) -> Audit:
+    """Of all pictures under a folder, split as a domain's are if it is laid out so.
+
+    Raises:
+        BadInput: no such folder, or no pictures in it.
+    """
+    if not folder.is_dir():
+        raise BadInput(f"{folder}: no such domain or folder ('cyclegan data list' shows the domains)")
+    splits = [split for split in SPLITS if (folder / split).is_dir()]
+    paths = {split: list_images(folder / split) for split in splits} or {"": list_images(folder)}
+    if not any(paths.values()):
+        raise BadInput(f"{folder}: has no JPEG, PNG, WebP, TIFF or BMP images")
+    return Audit(name or str(folder), sources_of(card), _read(paths))
+
+
+def sources_of(card: Card | None) -> tuple[Source, ...]:
+    """Whose pictures a card says that there are; of a made domain, the originals', for both sides."""
+    if card is None:
+        return ()
+    sides = (("A", card.a), ("B", card.b))
+    if isinstance(card.source, MadeSource):
+        entries = [(side, original) for side, _ in sides for original in card.source.originals]
+    else:
+        entries = list(sides)
+    return tuple(
+        Source(side, entry.title, entry.licence, licence_of(entry.licence), entry.attribution, entry.url)
+        for side, entry in entries
+    )
+
+
+def _read(paths: Mapping[str, Sequence[Path]]) -> dict[str, list[File]]:
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return {split: list(pool.map(_file, files)) for split, files in paths.items()}
+
+
+def _file(path: Path) -> File:
+    try:
+        pixels = read_image(path).pixels
+        data = path.read_bytes()
+    except BadImage as error:
+        return File(path, None, Rights(unread=(str(error).removeprefix(f"{path}: "),)))
+    digest = hashlib.sha256(repr((pixels.shape, pixels.dtype.str)).encode())
+    digest.update(pixels.tobytes())
+    return File(path, digest.hexdigest(), rights_of(data))

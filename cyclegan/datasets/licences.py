@@ -1,0 +1,157 @@
+"""Licences by SPDX's identifiers: out of what people write, and whether a list of allowed ones has them."""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+
+from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
+
+from cyclegan.errors import BadInput, nearest
+
+_LONGEST = 500  # characters of an expression; packaging's parser is not for more
+_CC_URL = re.compile(
+    r"creativecommons\.org/(?:licenses/(by[a-z-]*)/(\d\.\d)(?:/([a-z]{2,3})(?![a-z]))?"
+    r"|publicdomain/(zero|mark)/1\.0)",
+    re.IGNORECASE,
+)
+_CC_NAME = re.compile(
+    r"\b(?:CC[ -]|Creative\s+Commons\s+)"
+    r"((?:BY|Attribution)(?:[ -](?:NC|ND|SA|Non-?Commercial|No-?Deriv(?:ative)?s|Share[ -]?Alike))*)"
+    r"\s*[ -]?(?:v(?:ersion)?\s*)?(\d\.\d)(?=[^\d.]|\.?$|\.\s)",
+    re.IGNORECASE,
+)
+_OTHERS = {
+    r"\bCC[ -]?0\b|\bCC[ -]Zero\b": "CC0-1.0",
+    r"\bpublic domain mark\b": "CC-PDM-1.0",
+    r"\bApache(?: Software)? Licen[cs]e,?(?: v(?:ersion)?)? ?2(?:\.0)?\b|apache\.org/licenses/LICENSE-2\.0": "Apache-2.0",
+    r"\bMIT Licen[cs]e\b|opensource\.org/licenses?/mit\b": "MIT",
+    r"\bODbL\b|\bOpen Database Licen[cs]e\b": "ODbL-1.0",
+    r"\bUnsplash Licen[cs]e\b": "LicenseRef-Unsplash",
+    r"\bPexels Licen[cs]e\b": "LicenseRef-Pexels",
+}  # fmt: skip
+_PARTS = {
+    "attribution": "BY", "noncommercial": "NC", "noderivatives": "ND", "noderivs": "ND", "sharealike": "SA",
+}  # fmt: skip
+_RESERVED = re.compile(r"\ball rights (?:are )?reserved\b|\balle rechte vorbehalten\b|\btous droits réservés\b", re.I)
+# An identifier alone among other words: "image: CC-BY-4.0, by me"
+_IDENTIFIER = re.compile(r"(?<![\w.-])(?:[A-Za-z][\w.+]*-)+\d+(?:\.\d+)*(?:-[A-Za-z-]+)?(?![\w-])")
+
+
+def expression(text: str) -> str | None:
+    """An SPDX expression, spelled as SPDX does, or None if the text is none."""
+    if len(text) > _LONGEST:
+        return None
+    try:
+        return str(canonicalize_license_expression(text))
+    except (InvalidLicenseExpression, ValueError, RecursionError):
+        return None
+
+
+def licence_of(text: str) -> str | None:
+    """The licence that a field for licences names: an expression, an address or a name.
+
+    Returns:
+        An SPDX expression; None if the text names none.
+    """
+    return expression(text.strip()) or licence_in(text)
+
+
+def licence_in(text: str) -> str | None:
+    """The licence named somewhere in a text, such as a notice of copyright.
+
+    Several are joined by AND, for the stricter reading is the safe one. A name without its version is no
+    licence, for versions differ in what they allow; CC0 and the public domain mark have only one.
+    """
+    return joined(name for name in _names_in(text) if name) or None
+
+
+def _names_in(text: str) -> Iterator[str | None]:
+    for kind, version, place, domain in _CC_URL.findall(text):
+        if domain:
+            yield {"zero": "CC0-1.0", "mark": "CC-PDM-1.0"}[domain.lower()]
+        else:
+            yield expression("-".join(filter(None, ("CC", kind.rstrip("-"), version, place))))
+    bare = _CC_URL.sub(" ", text)
+    for kind, version in _CC_NAME.findall(bare):
+        parts = re.sub(r"non-?", "non", kind.lower()).replace("no-d", "nod").replace("share-", "share").replace("share ", "share")
+        names = [_PARTS.get(part, part.upper()) for part in re.split(r"[ -]+", parts)]
+        yield expression("-".join(["CC", *names, version]))
+    for pattern, name in _OTHERS.items():
+        if re.search(pattern, bare, re.IGNORECASE):
+            yield name
+    for word in _IDENTIFIER.findall(bare):
+        yield expression(word)
+
+
+def reserves_all(text: str) -> bool:
+    """Whether a notice says that nothing is allowed."""
+    return bool(_RESERVED.search(text))
+
+
+def allowed_list(words: Iterable[str]) -> tuple[str, ...]:
+    """Licences that a user allows, spelled as SPDX does.
+
+    Raises:
+        BadInput: one is no SPDX identifier.
+    """
+    allowed = []
+    for word in words:
+        known = expression(word)
+        if known is None or " " in known.replace(" WITH ", "") or "(" in known:
+            guess = licence_in(word)
+            hint = f"; did you mean {guess!r}?" if guess else nearest(word.upper(), _COMMON)
+            raise BadInput(
+                f"require_license: {word!r} is no SPDX identifier (https://spdx.org/licenses){hint}"
+            )
+        allowed.append(known)
+    if not allowed:
+        raise BadInput("require_license: name one licence or more, as CC0-1.0,CC-BY-4.0")
+    return tuple(dict.fromkeys(allowed))
+
+
+_COMMON = ("CC0-1.0", "CC-PDM-1.0", "CC-BY-4.0", "CC-BY-SA-4.0", "CC-BY-2.0", "Apache-2.0", "MIT")
+
+
+def is_allowed(licence: str, allowed: Sequence[str]) -> bool:
+    """Whether an SPDX expression can be fulfilled by the allowed ones: of OR one, of AND all."""
+    words = re.findall(r"[()]|[^\s()]+", licence)
+    return _any_of(words, frozenset(allowed))
+
+
+def _any_of(words: list[str], allowed: frozenset[str]) -> bool:
+    """``words`` up to a closing bracket, which stays; AND binds before OR (SPDX 3.0 annex B)."""
+    results = [_all_of(words, allowed)]
+    while words and words[0] == "OR":
+        words.pop(0)
+        results.append(_all_of(words, allowed))
+    return any(results)
+
+
+def _all_of(words: list[str], allowed: frozenset[str]) -> bool:
+    results = [_one(words, allowed)]
+    while words and words[0] == "AND":
+        words.pop(0)
+        results.append(_one(words, allowed))
+    return all(results)
+
+
+def _one(words: list[str], allowed: frozenset[str]) -> bool:
+    word = words.pop(0)
+    if word == "(":
+        inner = _any_of(words, allowed)
+        words.pop(0)  # the closing bracket
+        return inner
+    if words and words[0] == "WITH":
+        words.pop(0)
+        word = f"{word} WITH {words.pop(0)}"
+    return word in allowed
+
+
+def joined(licences: Iterable[str]) -> str:
+    """Several expressions that all hold, as one; each licence once. Of none, nothing."""
+    given = list(dict.fromkeys(licences))
+    if len(given) < 2:
+        return "".join(given)
+    parts: set[str] = set()
+    for licence in given:
+        parts |= {f"({licence})"} if "(" in licence or " OR " in licence else set(licence.split(" AND "))
+    return " AND ".join(sorted(parts))

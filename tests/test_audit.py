@@ -1,0 +1,374 @@
+"""Licences and attribution: what other programs wrote into files is found, and what is not allowed is refused."""
+
+import json
+import shutil
+import subprocess
+from io import BytesIO
+
+import c2pa
+import numpy as np
+import pyexiv2
+import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from test_signing import MIME, make_pair, write_pair
+
+from cyclegan.cli import main
+from cyclegan.config import TrainSettings
+from cyclegan.datasets.audit import audit_folder, cleared
+from cyclegan.datasets.cards import list_cards, load_card
+from cyclegan.datasets.domain import open_domain
+from cyclegan.datasets.licences import allowed_list, is_allowed, joined, licence_in, licence_of
+from cyclegan.errors import BadInput
+from cyclegan.images import write_image
+from cyclegan.metadata.rights import rights_of
+from cyclegan.training.train import train
+from cyclegan.translation.inspection import inspect_file
+
+BY = "https://creativecommons.org/licenses/by/4.0/"
+ZERO = "https://creativecommons.org/publicdomain/zero/1.0/"
+ALLOWED = "CC0-1.0,CC-BY-4.0,Apache-2.0"
+
+
+def says(path):
+    return {(s.where, s.kind, s.text) for s in rights_of(path.read_bytes()).statements}
+
+
+def with_exiftool(path, **tags):
+    words = [f"-{name.replace('__', ':').replace('_', '-')}={value}" for name, value in tags.items()]
+    command = ["exiftool", "-overwrite_original", "-q", "-m", *words, str(path)]
+    subprocess.run(command, check=True, capture_output=True)
+
+
+def with_exiv2(path, exif=None, iptc=None, xmp=None):
+    with pyexiv2.Image(str(path)) as image:
+        for modify, values in ((image.modify_exif, exif), (image.modify_iptc, iptc), (image.modify_xmp, xmp)):
+            if values:
+                modify(values)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif", ".webp"])
+def test_what_exiv2_wrote_is_read(photograph, suffix):
+    path = photograph(f"a{suffix}")
+    exif = {"Exif.Image.Copyright": "2020 Jané", "Exif.Image.Artist": "Jané"}
+    iptc = {"Iptc.Application2.Copyright": "© Jané", "Iptc.Application2.Byline": ["Jané", "Jo"]}
+    xmp = {
+        "Xmp.xmpRights.UsageTerms": {'lang="x-default"': "CC BY 4.0"},
+        "Xmp.xmpRights.WebStatement": BY,
+        "Xmp.dc.rights": {'lang="x-default"': "© Jané"},
+        "Xmp.dc.creator": ["Jané", "Jo"],
+    }
+    with_exiv2(path, exif, None if suffix == ".webp" else iptc, xmp)
+    expected = {
+        ("EXIF Copyright", "notice", "2020 Jané"),
+        ("EXIF Artist", "creator", "Jané"),
+        ("XMP xmpRights:UsageTerms", "licence", "CC BY 4.0"),
+        ("XMP xmpRights:WebStatement", "licence", BY),
+        ("XMP dc:rights", "notice", "© Jané"),
+        ("XMP dc:creator", "creator", "Jané"),
+        ("XMP dc:creator", "creator", "Jo"),
+    }
+    if suffix != ".webp":  # has no place for IPTC
+        expected |= {("IPTC CopyrightNotice", "notice", "© Jané"), ("IPTC By-line", "creator", "Jané")}
+        expected |= {("IPTC By-line", "creator", "Jo")}
+    assert says(path) == expected
+
+
+@pytest.mark.skipif(shutil.which("exiftool") is None, reason="exiftool is not installed")
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif", ".webp"])
+def test_what_exiftool_wrote_is_read(photograph, suffix):
+    path = photograph(f"a{suffix}")
+    with_exiftool(
+        path, XMP_cc__License=ZERO, IPTC__CopyrightNotice="Jo", EXIF__Copyright="Jo", XMP_dc__Creator="Jo"
+    )
+    found = says(path)
+    assert ("XMP cc:license", "licence", ZERO) in found
+    assert ("EXIF Copyright", "notice", "Jo") in found
+    assert ("XMP dc:creator", "creator", "Jo") in found
+    assert (("IPTC CopyrightNotice", "notice", "Jo") in found) == (suffix != ".webp")
+
+
+def test_texts_of_png_and_files_that_say_nothing(tmp_path, photograph):
+    info = PngInfo()
+    info.add_text("Copyright", "Jo, CC0 1.0")
+    info.add_itxt("Author", "Jané")
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png", pnginfo=info)
+    assert says(tmp_path / "a.png") == {
+        ("PNG Copyright", "notice", "Jo, CC0 1.0"), ("PNG Author", "creator", "Jané")
+    }  # fmt: skip
+    for suffix in (".jpg", ".png", ".tif", ".webp", ".bmp"):
+        assert says(photograph(f"b{suffix}")) == set()
+
+
+def test_damaged_metadata_is_told_and_is_no_crash(tmp_path):
+    image = Image.new("RGB", (8, 8))
+    path = tmp_path / "a.jpg"
+    image.save(path, exif=b"Exif\0\0MM\0*\0\0\xff\xff", xmp=b"<x:xmpmeta><broken")
+    xmp, exif = rights_of(path.read_bytes()).unread
+    assert xmp.startswith("its XMP cannot be read (") and exif.startswith("its EXIF cannot be read (")
+    for name in ("exif", "iptc"):
+        info = PngInfo()
+        info.add_text(f"Raw profile type {name}", f"\n{name}\n 8\n3842494d0404zz")
+        image.save(tmp_path / "a.png", pnginfo=info)
+        (fault,) = rights_of((tmp_path / "a.png").read_bytes()).unread
+        assert fault.startswith(f"its {name.upper()} cannot be read (")
+    image.save(path, xmp=b'<!DOCTYPE a [<!ENTITY b "c">]><a/>')
+    assert rights_of(path.read_bytes()).unread == ("its XMP declares entities, which XMP does not have",)
+
+
+def signed(tmp_path, source, assertions):
+    """A picture with a C2PA manifest, by c2pa-python itself."""
+    authority = make_pair("Root", ca=True)
+    write_pair(tmp_path, "chain", make_pair("Signer", authority), authority[1])
+    info = c2pa.C2paSignerInfo(
+        b"es256", (tmp_path / "chain.pem").read_bytes(), (tmp_path / "chain.key").read_bytes(), None
+    )
+    action = {
+        "action": "c2pa.created",
+        "digitalSourceType": "http://cv.iptc.org/newscodes/digitalsourcetype/digitalCapture",
+    }
+    listed = [{"label": "c2pa.actions.v2", "data": {"actions": [action]}}, *assertions]
+    manifest = {
+        "title": "a",
+        "claim_generator_info": [{"name": "test", "version": "1"}],
+        "assertions": listed,
+    }
+    out = tmp_path / f"signed{source.suffix}"
+    mime = MIME[source.suffix]
+    given = BytesIO(source.read_bytes())
+    with c2pa.Builder(manifest) as builder, c2pa.Signer.from_info(info) as signer, out.open("w+b") as target:
+        builder.sign(signer, mime, given, target)
+    return out
+
+
+WORK = {
+    "label": "stds.schema-org.CreativeWork",
+    "data": {
+        "@context": "https://schema.org", "@type": "CreativeWork", "license": BY,
+        "author": [{"@type": "Person", "name": "Jané"}], "copyrightNotice": "© Jané",
+    },
+}  # fmt: skip
+
+
+def mining(use):
+    entries = {"cawg.ai_generative_training": {"use": use}, "cawg.ai_inference": {"use": "notAllowed"}}
+    return {"label": "cawg.training-mining", "data": {"entries": entries}}
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_content_credentials(photograph, tmp_path, suffix):
+    path = signed(tmp_path, photograph(f"a{suffix}"), [WORK, mining("notAllowed")])
+    label = WORK["label"]
+    assert says(path) == {
+        (f"C2PA {label}", "licence", BY),
+        (f"C2PA {label}", "creator", "Jané"),
+        (f"C2PA {label}", "notice", "© Jané"),
+        ("C2PA cawg.training-mining", "mining", "cawg.ai_generative_training: notAllowed"),
+    }
+
+
+def test_what_credentials_grant_counts_only_while_they_hold(photograph, tmp_path):
+    path = signed(tmp_path, photograph("a.jpg", size=(64, 64)), [WORK, mining("allowed")])
+    assert all(kind != "mining" for _, kind, _ in says(path))
+    data = bytearray(path.read_bytes())
+    data[-30] ^= 1  # of the pixels
+    rights = rights_of(bytes(data))
+    assert rights.statements == ()
+    assert any(BY in reason and "does not hold" in reason for reason in rights.unread)
+
+
+NAMES = {
+    "CC-BY-4.0": "CC-BY-4.0", "cc0-1.0": "CC0-1.0", "apache-2.0": "Apache-2.0", "CC BY-SA 3.0": "CC-BY-SA-3.0",
+    "Creative Commons Attribution 4.0 International": "CC-BY-4.0",
+    "Creative Commons Attribution-NonCommercial-ShareAlike 3.0 Unported": "CC-BY-NC-SA-3.0",
+    "Creative Commons Attribution-Share Alike 4.0": "CC-BY-SA-4.0",
+    "http://creativecommons.org/licenses/by-nc-sa/3.0/de/deed.en": "CC-BY-NC-SA-3.0-DE",
+    ZERO: "CC0-1.0", "CC0 1.0 Universal": "CC0-1.0", "Apache License, Version 2.0": "Apache-2.0",
+    "https://creativecommons.org/publicdomain/mark/1.0/": "CC-PDM-1.0",
+    "MIT or (cc0-1.0 and CC-BY-4.0)": "MIT OR (CC0-1.0 AND CC-BY-4.0)", "LicenseRef-mine": "LicenseRef-mine",
+    # A licence without its version, words, and what only looks like one.
+    "CC BY": None, "public domain": None, "not stated": None, "unknown": None, "free for research": None,
+    "ImageNet terms of access: non-commercial research and education": None, "": None, "(" * 600: None,
+    "http://creativecommons.org/licenses/by/9.9/": None, "version 1-2": None,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("words", NAMES)
+def test_names_of_licences(words):
+    assert licence_of(words) == NAMES[words]
+
+
+def test_a_licence_within_a_notice():
+    assert (
+        licence_in("© 2020 Jo Zed. Licensed under CC BY 4.0 (https://creativecommons.org/licenses/by/4.0/).")
+        == "CC-BY-4.0"
+    )
+    assert licence_in("CC BY 4.0, or CC0 for the frame") == "CC-BY-4.0 AND CC0-1.0"
+    assert licence_of("Zed") == "Zed" and licence_in("Zed") is None  # a licence, and somebody's name
+
+
+def test_expressions_ask_for_all_and_for_one():
+    either = "MIT OR (CC0-1.0 AND CC-BY-4.0)"
+    assert not is_allowed(either, ["CC0-1.0"]) and is_allowed(either, ["CC0-1.0", "CC-BY-4.0"])
+    assert is_allowed(either, ["MIT"]) and is_allowed("MIT OR CC0-1.0 AND CC-BY-4.0", ["MIT"])
+    assert not is_allowed("CC0-1.0 AND CC-BY-4.0", ["CC-BY-4.0"])
+    assert not is_allowed("GPL-2.0-only WITH Classpath-exception-2.0", ["GPL-2.0-only"])
+    assert (
+        joined(["CC0-1.0", "CC-BY-4.0 AND CC0-1.0", "MIT OR ISC"]) == "(MIT OR ISC) AND CC-BY-4.0 AND CC0-1.0"
+    )
+    assert allowed_list(["cc0-1.0", "CC0-1.0"]) == ("CC0-1.0",)
+
+
+@pytest.mark.parametrize("name", sorted(list_cards()))
+def test_a_card_that_names_licences_names_those_of_its_originals(name):
+    card = load_card(name)
+    if card.source.kind == "made":
+        parts = {licence_of(original.licence) for original in card.source.originals} - {None}
+        for side in (card.a, card.b):
+            assert set((licence_of(side.licence) or "").split(" AND ")) - {""} == parts
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A domain of own pictures; all of them say that they are under CC0."""
+    for number, split in enumerate(("trainA", "trainB", "testA", "testB")):
+        for each in range(2):
+            pixels = np.random.default_rng(10 * number + each).integers(0, 256, (48, 48, 3), np.uint8)
+            path = tmp_path / "own" / split / f"{each}.png"
+            write_image(path, pixels)
+            with_exiv2(path, xmp={"Xmp.xmpRights.WebStatement": ZERO, "Xmp.dc.creator": [f"Maker {number}"]})
+    return tmp_path / "own"
+
+
+def own(folder):
+    return open_domain(TrainSettings(data={"root": folder}))
+
+
+def refused(folder, allowed=ALLOWED):
+    with pytest.raises(BadInput) as error:
+        cleared(own(folder), allowed)
+    return str(error.value).removeprefix("require_license: ")
+
+
+def test_own_pictures_that_say_enough_are_let_in(folder):
+    domain = cleared(own(folder), ALLOWED)
+    assert domain.licences == {"A": "CC0-1.0", "B": "CC0-1.0"}
+    assert domain.attribution == {"A": "Maker 0; Maker 2", "B": "Maker 1; Maker 3"}
+    path = folder / "trainB" / "1.png"
+    with_exiv2(path, exif={"Exif.Image.Copyright": "Jo, CC BY 4.0"})
+    assert cleared(own(folder), ALLOWED).licences == {"A": "CC0-1.0", "B": "CC-BY-4.0 AND CC0-1.0"}
+    assert refused(folder, "CC0-1.0") == f"{path}: is under CC-BY-4.0 AND CC0-1.0, which is not among CC0-1.0"
+
+
+def test_each_thing_that_is_not_allowed_is_named(folder):
+    path = folder / "testA" / "1.png"
+    with_exiv2(path, exif={"Exif.Image.Copyright": "© Jo, all rights reserved"})
+    assert refused(folder) == f"{path}: its EXIF Copyright says '© Jo, all rights reserved'"
+    with_exiv2(
+        path,
+        exif={"Exif.Image.Copyright": "Jo"},
+        xmp={"Xmp.plus.DataMining": "http://ns.useplus.org/ldf/vocab/DMI-PROHIBITED-AIMLTRAINING"},
+    )
+    assert refused(folder).startswith(f"{path}: its XMP plus:DataMining says 'http://ns.useplus.org")
+    write_image(path, np.zeros((48, 48, 3), np.uint8))
+    assert refused(folder).startswith(f"{path}: says nothing of a licence, and there is no card that does")
+
+
+def test_the_card_comes_first_and_its_words_are_no_licence(emoji):
+    from cyclegan.datasets.domain import Domain
+
+    nothing = Domain("x", [], [], [], [], load_card("noto2twemoji"))
+    with pytest.raises(
+        BadInput,
+        match=r"side A \(Noto Emoji, as Google draws them\) is under Apache-2.0, which is not among CC0-1.0",
+    ):
+        cleared(nothing, "CC0-1.0")
+    horses = [sorted((emoji / "testA").iterdir())[0]]
+    zebras = Domain("x", horses, horses, [], [], load_card("horse2zebra"))
+    with pytest.raises(
+        BadInput, match=r"side A \(horses\) is under no licence that is known: ImageNet terms"
+    ):
+        cleared(zebras, ALLOWED)
+
+
+def test_duplicates_are_found_by_their_pixels(folder):
+    first, other = folder / "trainA" / "0.png", folder / "testA" / "same.tif"
+    Image.open(first).save(other)
+    audit = audit_folder(folder)
+    assert [set(group) for group in audit.duplicates()] == [{first, other}]
+    assert audit.unknown() == [other]
+    (folder / "trainB" / "bad.png").write_bytes(b"no picture")
+    audit = audit_folder(folder)
+    assert [path.name for path, _ in audit.unread()] == ["bad.png"]
+    assert len(audit.duplicates()) == 1
+
+
+def call(capsys, *words):
+    with pytest.raises(SystemExit) as done:
+        main([str(word) for word in words])
+    printed = capsys.readouterr()
+    return done.value.code, printed.out, printed.err
+
+
+def test_the_command(folder, capsys):
+    status, out, _ = call(capsys, "data", "audit", folder)
+    assert status == 0 and "8 pictures" in out and "Maker 3 (2)" in out and "CC0-1.0 2" in out
+    status, out, err = call(capsys, "data", "audit", folder, "--require-license", "CC-BY-4.0", "--json")
+    found = json.loads(out)
+    assert status == 2 and len(err.splitlines()) == 1
+    assert found["licences"]["trainA"] == {"CC0-1.0": 2} and found["unknown"] == []
+    assert found["objection"] in err and found["files"][0]["says"]
+
+
+def test_of_a_prepared_domain_the_card_speaks(emoji, capsys, monkeypatch):
+    monkeypatch.setenv("CYCLEGAN_DATASETS", str(emoji.parent))
+    monkeypatch.setattr("cyclegan.datasets.audit.list_images", lambda f: sorted(f.iterdir())[:3])
+    status, out, _ = call(
+        capsys, "data", "audit", "noto2twemoji", "--require-license", "Apache-2.0,CC-BY-4.0"
+    )
+    assert status == 0 and "Twemoji, Twitter, Inc." in out and "Apache-2.0 3" in out
+
+
+def test_run_generator_and_outputs_carry_the_list(tiny, folder, here, capsys, photograph):
+    settings = tiny(data__root=folder, require_license=["CC0-1.0", "CC-BY-4.0"], tracker="none")
+    result = train(settings)
+    about = json.loads((result.run.folder / "about.json").read_text())
+    licences, by = {"A": "CC0-1.0", "B": "CC0-1.0"}, {"A": "Maker 0; Maker 2", "B": "Maker 1; Maker 3"}
+    assert (about["licences"], about["attribution"]) == (licences, by)
+    assert about["required_licences"] == ["CC0-1.0", "CC-BY-4.0"]
+    assert "require_license: CC0-1.0,CC-BY-4.0" in (result.run.folder / "config.yaml").read_text()
+    report = (result.run.folder / "report.html").read_text()
+    assert (
+        "only pictures under CC0-1.0, CC-BY-4.0 were let in" in report
+        and "A is by Maker 0; Maker 2." in report
+    )
+    generator = result.run.generator("G_AB")
+    config = json.loads((generator / "config.json").read_text())
+    assert (config["licences"], config["attribution"]) == (licences, by)
+    assert "training images of A: CC0-1.0; by Maker 0; Maker 2" in (generator / "README.md").read_text()
+    photograph("in/a.jpg")
+    status, _, _ = call(capsys, "translate", generator, here / "in", here / "out")
+    label = inspect_file(here / "out" / "a.jpg").label
+    assert status == 0 and (label["licences"], label["attribution"]) == (licences, by)
+    manifest = (here / "out" / "manifest.jsonl").read_text()
+    assert json.dumps(by) in manifest and json.dumps(licences) in manifest
+
+
+def test_training_refuses_in_one_line_before_anything_is_written(folder, here, capsys):
+    (folder / "trainA" / "0.png").unlink()
+    write_image(folder / "trainA" / "0.png", np.zeros((48, 48, 3), np.uint8))
+    status, _, err = call(
+        capsys,
+        "train",
+        "--data.root",
+        folder,
+        "--require-license",
+        ALLOWED,
+        "--steps",
+        "1",
+        "--tracker",
+        "none",
+    )
+    assert status == 2 and len(err.splitlines()) == 1
+    assert f"{folder / 'trainA' / '0.png'}: says nothing of a licence" in err
+    assert not (here / "runs").exists()

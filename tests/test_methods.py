@@ -1,0 +1,141 @@
+"""On photographs, each method does what no blur can: networks, discriminators, penalties, pre-training.
+
+Their formulas and parameter counts are compared with the papers' elsewhere (test_transcriptions, test_losses);
+here a method that had become a smoothing filter, or a constant, would show.
+"""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from test_network_zoo import JUDGES, ZOO
+
+from cyclegan.config import PretrainSettings
+from cyclegan.datasets.cards import load_card
+from cyclegan.datasets.making.originals import original_file
+from cyclegan.images import read_image, resize, to_tensor
+from cyclegan.losses import r1_penalty, scales, zero_centred_penalty
+from cyclegan.networks import build
+from cyclegan.networks.layers import initialize
+from cyclegan.training.pretraining import masks
+
+SIGMAS = (0.5, 1, 2, 4)
+
+
+@pytest.fixture(scope="module")
+def crops():
+    """(48, 3, 32, 32) of four photographs; the first half of each is for fitting, the second for judging."""
+    found = []
+    for original in load_card("photo2lowpoly").source.originals:
+        if any(name in original.file for name in ("chelsea", "coffee", "astronaut", "china")):
+            pixels = read_image(original_file(original)).pixels
+            small = resize(pixels, pixels.shape[0] // 2, pixels.shape[1] // 2)
+            tops = [(row, column) for row in range(16, 112, 32) for column in range(16, 144, 32)]
+            found += [to_tensor(small[y : y + 32, x : x + 32]) for y, x in tops]
+    return torch.stack(found)
+
+
+def blurred(images, sigma):
+    """(N, 3, H, W), as OpenCV blurs."""
+    moved = [cv2.GaussianBlur(image.permute(1, 2, 0).numpy(), (0, 0), sigma) for image in images]
+    return torch.from_numpy(np.stack(moved)).permute(0, 3, 1, 2)
+
+
+@pytest.mark.parametrize("kind", ZOO)
+def test_a_generator_learns_what_no_blur_gives(crops, kind):
+    """The negative of crops that it has not seen."""
+    name, arguments = ZOO[kind]
+    torch.manual_seed(0)
+    network = initialize(build("generator", name, arguments), std=0.1)
+    target = -crops
+    seen, new = slice(0, None, 2), slice(1, None, 2)
+
+    def reference(images):
+        return (images,) if "reference" in kind else ()
+
+    adam = torch.optim.Adam(network.parameters(), 5e-3)
+    for _ in range(40):
+        adam.zero_grad()
+        (network(crops[seen], *reference(target[seen])) - target[seen]).abs().mean().backward()
+        adam.step()
+    with torch.no_grad():
+        made = network.eval()(crops[new], *reference(target[new]))
+    best = min((blurred(crops[new], sigma) - target[new]).abs().mean() for sigma in SIGMAS)
+    assert (made - target[new]).abs().mean() < 0.6 * best
+
+
+@pytest.mark.parametrize("kind", JUDGES)
+def test_a_discriminator_tells_photographs_from_their_blur(crops, kind):
+    """PixelGAN sees one pixel at a time, so it is to tell colours from others."""
+    name, arguments = JUDGES[kind]
+    torch.manual_seed(0)
+    if name != "projected":  # which has none
+        arguments = {"norm": "none", **arguments}
+    network = initialize(build("discriminator", name, arguments), std=0.1)
+    fakes = -crops if name == "pixel" else blurred(crops, 1.5)
+    if name == "projected":
+        network.calibrate(torch.cat([crops, fakes]))
+    seen, new = slice(0, None, 2), slice(1, None, 2)
+    adam = torch.optim.Adam(network.parameters(), 4e-3)
+    for _ in range(40):
+        adam.zero_grad()
+        found = zip(scales(network(crops[seen])), scales(network(fakes[seen])), strict=True)
+        sum((real - 1).square().mean() + fake.square().mean() for real, fake in found).backward()
+        adam.step()
+    with torch.no_grad():
+        real, fake = (scales(network.eval()(images[new])) for images in (crops, fakes))
+    right = np.mean(
+        [
+            float((r.mean((1, 2, 3)) > f.mean((1, 2, 3))).float().mean())
+            for r, f in zip(real, fake, strict=True)
+        ]
+    )
+    assert right > 0.8
+
+
+@pytest.mark.parametrize("penalty", [r1_penalty, zero_centred_penalty])
+def test_penalties_make_a_discriminator_smooth_and_leave_it_right(crops, penalty):
+    def trained(weight):
+        torch.manual_seed(0)
+        network = initialize(
+            build("discriminator", "patchgan", {"filters": 8, "layers": 2, "norm": "none"}), std=0.1
+        )
+        adam = torch.optim.Adam(network.parameters(), 4e-3)
+        fakes = blurred(crops, 1.5)
+        for _ in range(40):
+            adam.zero_grad()
+            loss = (network(crops) - 1).square().mean() + network(fakes).square().mean()
+            mixed = (crops,) if penalty is r1_penalty else (crops, fakes, torch.rand(len(crops), 1, 1, 1))
+            (loss + weight * penalty(network, *mixed)).backward()
+            adam.step()
+        images = crops.clone().requires_grad_()
+        network(images).mean((1, 2, 3)).sum().backward()
+        return float(images.grad.square().sum((1, 2, 3)).mean()), float(
+            (network(crops) - network(fakes)).mean()
+        )
+
+    (free, _), (held, right) = trained(0.0), trained(100.0)
+    assert held < 0.5 * free and right > 0
+
+
+def test_pretraining_fills_masked_patches_with_more_than_a_blur(crops):
+    """UVCGAN's task on a few pictures; the blur is of what is left, weighted by where it is."""
+    images = crops[::12]
+    mask = masks(PretrainSettings(patch=8), 0, "a", range(len(images)), 32)
+    assert 0.2 < 1 - float(mask.mean()) < 0.6
+    torch.manual_seed(0)
+    network = initialize(build("generator", "unet", {"filters": 8, "depth": 5}), std=0.1)
+    adam = torch.optim.Adam(network.parameters(), 5e-3)
+    for _ in range(60):
+        adam.zero_grad()
+        (network(images * mask) - images).abs().mean().backward()
+        adam.step()
+    with torch.no_grad():
+        made = network.eval()(images * mask)
+
+    def error(found):
+        return float(((found - images).abs() * (1 - mask)).sum() / (1 - mask).sum())
+
+    weights = mask.expand_as(images)
+    best = min(error(blurred(images * mask, s) / blurred(weights, s).clamp(min=1e-3)) for s in (2, 4, 8))
+    assert error(made) < 0.7 * best
