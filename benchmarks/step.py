@@ -3,7 +3,8 @@
 A step is six generator passes, both discriminators and both optimizers, on images that are in memory. Each
 row runs in a process of its own, so that its peak memory is its own; with --reference another
 implementation's step runs in one beside it on the same images, and the two take turns, step by step, so that
-what else the machine does falls on both. Seconds are medians. The peak is that of a large matrix product in
+what else the machine does falls on both. Seconds are medians; "cpu s" are those of all threads together,
+the ones to go by where other work shares a CPU. The peak is that of a large matrix product in
 the same process and number format. Operations are those of the plain layers, counted while a step runs: a
 layer that comes to the same with fewer counts as if it had not.
 """
@@ -33,8 +34,9 @@ from cyclegan.training.precision import resolve_precision
 
 DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 COLUMNS = (
-    ("size", 5), ("batch", 5), ("precision", 9), ("side", 9), ("s/step", 8), ("images/s", 9), ("MiB", 7),
-    ("GFLOP", 8), ("GFLOP/s", 8), ("of peak", 8), ("convs", 6), ("ratio", 6), ("memory", 6),
+    ("size", 5), ("batch", 5), ("precision", 9), ("side", 9), ("s/step", 8), ("cpu s", 8), ("images/s", 9),
+    ("MiB", 7), ("GFLOP", 8), ("GFLOP/s", 8), ("of peak", 8), ("convs", 6), ("ratio", 6),
+    ("cpu", 6), ("memory", 6),
 )  # fmt: skip
 Step = Callable[[], None]
 
@@ -172,10 +174,10 @@ def serve(pipe: Any, settings: TrainSettings, precision: str, reference: Path | 
         step()  # not timed: what is made once is made here
     while pipe.recv() == "step":
         synchronize(device)
-        began = time.perf_counter()
+        began, worked = time.perf_counter(), time.process_time()
         step()
         synchronize(device)
-        pipe.send(time.perf_counter() - began)
+        pipe.send((time.perf_counter() - began, time.process_time() - worked))
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 2**10
     if device.type == "cuda":
         memory = torch.cuda.max_memory_allocated(device)
@@ -197,15 +199,16 @@ def measure(
         pipes[side], end = context.Pipe()
         context.Process(target=serve, args=(end, settings, *arguments, profile), daemon=True).start()
         end.close()
-    seconds: dict[str, list[float]] = {side: [] for side in pipes}
+    timed: dict[str, list[tuple[float, float]]] = {side: [] for side in pipes}
     for _ in range(repeats):
         for side, pipe in pipes.items():
             pipe.send("step")
-            seconds[side].append(pipe.recv())
+            timed[side].append(pipe.recv())
     rows = []
     for side, pipe in pipes.items():
         pipe.send("end")
-        found, median = pipe.recv(), statistics.median(seconds[side])
+        found, (seconds, worked) = pipe.recv(), zip(*timed[side], strict=True)
+        median = statistics.median(seconds)
         rows.append(
             {
                 "size": settings.size,
@@ -213,7 +216,8 @@ def measure(
                 "precision": sides[side][0],
                 "side": side,
                 "seconds": round(median, 4),
-                "fastest_and_slowest": [round(min(seconds[side]), 4), round(max(seconds[side]), 4)],
+                "fastest_and_slowest": [round(min(seconds), 4), round(max(seconds), 4)],
+                "processor_seconds": round(statistics.median(worked), 4),
                 "images_per_s": round(settings.batch_size / median, 3),
                 "peak_mib": found["peak_bytes"] >> 20,
                 "gflop": round(found["flop"] / 1e9, 1),
@@ -226,15 +230,17 @@ def measure(
     if reference is not None:
         ours, theirs = rows
         ours["ratio_to_reference"] = round(theirs["seconds"] / ours["seconds"], 3)
+        ratio = theirs["processor_seconds"] / ours["processor_seconds"]
+        ours["processor_ratio_to_reference"] = round(ratio, 3)
         ours["memory_ratio_to_reference"] = round(ours["peak_mib"] / theirs["peak_mib"], 3)
     return rows
 
 
 def show(row: dict[str, Any]) -> None:
     names = (
-        "size", "batch_size", "precision", "side", "seconds", "images_per_s", "peak_mib", "gflop",
-        "gflop_per_s", "share_of_peak", "convolution_share", "ratio_to_reference",
-        "memory_ratio_to_reference",
+        "size", "batch_size", "precision", "side", "seconds", "processor_seconds", "images_per_s",
+        "peak_mib", "gflop", "gflop_per_s", "share_of_peak", "convolution_share", "ratio_to_reference",
+        "processor_ratio_to_reference", "memory_ratio_to_reference",
     )  # fmt: skip
     cells = ("fp32" if row.get(name) == "no" else row.get(name, "") for name in names)
     print(" ".join(f"{cell:>{width}}" for cell, (_, width) in zip(cells, COLUMNS, strict=True)), flush=True)
