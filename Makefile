@@ -6,7 +6,7 @@ PROCESSES  ?= 1
 GENERATOR  ?= $(lastword $(sort $(wildcard runs/$(DOMAIN)/*/generators/G_$(subst to,,$(DIRECTION)))))
 INPUT      ?= datasets/$(DOMAIN)/test$(firstword $(subst to, ,$(DIRECTION)))
 OUTPUT     ?= outputs/$(DOMAIN)/$(DIRECTION)
-BENCH      ?= step translate
+BENCH      ?= step loader train startup
 WORKERS    ?= 2
 ARGS       ?=
 
@@ -68,7 +68,7 @@ lint: $(STAMP) ## check style and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-bench: $(STAMP) ## measure a training step and translation (BENCH='step translate') on this machine
+bench: $(STAMP) ## measure this machine (BENCH='step loader train startup', or translate, tiling, ...)
 	@for name in $(BENCH); do $(BIN)/python benchmarks/$$name.py $(ARGS) || exit; done
 
 clean: ## remove .venv and caches; datasets/ and runs/ stay
