@@ -85,7 +85,7 @@ class Gate:
             return await _answer(send, refused)
         line = HEARTBEAT.fullmatch(scope["path"])
         if line is None:
-            return await self.app(scope, receive, _with_headers(send))
+            return await self.app(scope, receive, _busy_in_words(_with_headers(send)))
         self.sessions.line_opened(line[1])
         try:
             return await self.app(scope, receive, send)
@@ -204,13 +204,26 @@ def _name(host: str) -> str:
     return re.sub(r":\d*$", "", host).strip("[]").lower()
 
 
+def _busy_in_words(send: Send) -> Send:
+    """gradio's answer past the bound of its queue, said so that a person knows what to do."""
+    full = False
+
+    async def sending(message: MutableMapping[str, Any]) -> None:
+        nonlocal full
+        if message["type"] == "http.response.start" and message["status"] == 503:
+            full = True
+            await _answer(send, Refused(503, "busy: too many requests wait already; try again in a while"))
+        elif not full:
+            await send(message)
+
+    return sending
+
+
 def _with_headers(send: Send) -> Send:
     async def sending(message: MutableMapping[str, Any]) -> None:
         if message["type"] == "http.response.start":
             given = {name for name, _ in message["headers"]}
             added = [(name, value) for name, value in HEADERS if name not in given]
-            if message["status"] == 503:
-                added.append((b"retry-after", b"5"))
             message = {**message, "headers": [*message["headers"], *added]}
         await send(message)
 
@@ -222,5 +235,7 @@ async def _answer(send: Send, refused: Refused) -> None:
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), *HEADERS]
     if refused.status == 401:
         headers.append((b"www-authenticate", b'Basic realm="cyclegan", charset="UTF-8"'))
+    if refused.status == 503:
+        headers.append((b"retry-after", b"5"))
     await send({"type": "http.response.start", "status": refused.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

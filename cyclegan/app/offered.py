@@ -37,10 +37,10 @@ class Offered:
 
     @property
     def title(self) -> str:
-        """In words, for people: what becomes what, and which run's."""
-        best = ", best" if self.path.parent.name == "best" else ""
-        whose = f"{self.config.domain}, {self.run.name}{best}" if self.run else self.name
-        return f"{self.config.source} → {self.config.target} ({whose})"
+        """In words, for people: whose it is, and what becomes what."""
+        best = ", best so far" if self.path.parent.name == "best" else ""
+        whose = f"{self.config.domain} {self.run.name}{best}" if self.run else self.name
+        return f"{whose}: {self.config.source} → {self.config.target}"
 
     @property
     def licence(self) -> str:

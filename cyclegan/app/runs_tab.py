@@ -9,6 +9,7 @@ from pathlib import Path
 import gradio as gr
 
 from cyclegan.app.service import Service, session_of, told
+from cyclegan.app.shown import frame
 from cyclegan.app.trainings import said
 from cyclegan.errors import BadInput, Failed
 from cyclegan.reporting.report.figures import Figure, newest, shown
@@ -77,7 +78,7 @@ def build_runs_tab(service: Service, page: gr.Blocks, tab: gr.Tab) -> None:
             folder = service.sessions.new_folder(session_of(request))
             _run_command(["compare", *arguments, "--output", str(folder)])
         token = folder.relative_to(service.sessions.root).as_posix()
-        return _frame(f"comparison/{token}", "The comparison of the runs")
+        return frame(f"comparison/{token}", "The comparison of the runs")
 
     def preview(names: list[str]) -> str:
         if len(names or []) < 2:
@@ -171,13 +172,4 @@ def _command_line(says: str, line: str) -> str:
 def _report(name: str, folder: Path) -> str:
     if not (folder / REPORT).is_file():
         return "<p>No report yet; the button above makes one.</p>"
-    return _frame(f"report/{name}", f"The report of {name}")
-
-
-def _frame(address: str, title: str) -> str:
-    """A page within the page; it may run only the scripts that it carries, and reach nothing."""
-    safe, name = html.escape(address, quote=True), html.escape(title)
-    return (
-        f'<p><a href="{safe}" target="_blank" rel="noopener">{name}, in a tab of its own</a></p>'
-        f'<iframe src="{safe}" title="{name}" loading="lazy" sandbox="allow-scripts allow-popups"></iframe>'
-    )
+    return frame(f"report/{name}", f"The report of {name}")

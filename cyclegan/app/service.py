@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import gradio as gr
+from PIL import Image
 
 from cyclegan.app.engine import Engine, GivenUp
 from cyclegan.app.limits import Limits, said_of
@@ -20,6 +21,7 @@ from cyclegan.errors import BadInput, Failed
 from cyclegan.images import read_image
 
 THUMB_SIDE = 96
+PLAIN = (168, 162, 158)  # grey, where there is no picture to show
 AT_ONCE = 8  # requests of a kind that are worked on; the others wait in the queue
 
 
@@ -62,6 +64,14 @@ class Service:
             kept = offered.run / "translated" / offered.config.direction / pictures[0].name
             after = self._thumb(kept) if kept.is_file() else None
         return before, after
+
+    def face(self, offered: Offered) -> Path:
+        """One small picture for a generator: its translation, else what it translates, else a plain one."""
+        before, after = self.thumbnail(offered)
+        plain = self.sessions.shared / "plain.png"
+        if not plain.is_file():
+            Image.new("RGB", (THUMB_SIDE, THUMB_SIDE), PLAIN).save(plain)
+        return after or before or plain
 
     def _thumb(self, picture: Path) -> Path | None:
         name = hashlib.sha256(str(picture).encode()).hexdigest()[:16]

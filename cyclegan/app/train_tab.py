@@ -7,6 +7,7 @@ from typing import Any
 import gradio as gr
 import pandas as pd
 
+from cyclegan.app import shown
 from cyclegan.app.service import Service, told
 from cyclegan.app.trainings import (
     LENGTHS,
@@ -19,7 +20,14 @@ from cyclegan.app.trainings import (
     said,
 )
 from cyclegan.app.uploads import file_upload
-from cyclegan.datasets.cards import FolderSource, describe_source, domain_folder, list_cards, load_card
+from cyclegan.datasets.cards import (
+    EMBEDDED_DEFAULT,
+    FolderSource,
+    describe_source,
+    domain_folder,
+    list_cards,
+    load_card,
+)
 from cyclegan.datasets.prepare import is_prepared
 from cyclegan.errors import BadInput
 from cyclegan.recipes import project_files, read_yaml
@@ -29,7 +37,7 @@ from cyclegan.reporting.report.folder import read_run
 
 KNOWN, OWN = "A known domain", "My own, as two zips"
 SIZES = [("as the recipe says", 0), ("64", 64), ("128", 128), ("256", 256)]
-DEFAULTS = "defaults"
+DEFAULTS, QUICK = "defaults", EMBEDDED_DEFAULT
 TICK_S = 2.0
 CURVES = ("Adversarial", "Cycle", "Identity")
 STATES = {
@@ -67,11 +75,10 @@ def build_train_tab(service: Service, page: gr.Blocks, tab: gr.Tab) -> gr.Timer:
         chosen = now if now in names else next(alive, next(iter(names), None))
         return gr.Dropdown(names, value=chosen)
 
-    def begin(*values: Any) -> tuple[gr.Dropdown, str]:
+    def begin(*values: Any) -> gr.Dropdown:
         with told(*values[3:5]):
             run = service.trainings.begin(_planned(service, *values))
-        name = f"{run.parent.name}/{run.name}"
-        return gr.Dropdown(list(service.trainings.known()), value=name), name
+        return gr.Dropdown(list(service.trainings.known()), value=f"{run.parent.name}/{run.name}")
 
     def watch(name: str | None, which: str, seen: Any) -> tuple[Any, ...]:
         return _watch(service, name, which, seen)
@@ -89,8 +96,8 @@ def build_train_tab(service: Service, page: gr.Blocks, tab: gr.Tab) -> gr.Timer:
     gr.on([page.load, tab.select], list_runs, chosen, chosen, **private)
     gr.on([page.load, *(part.change for part in plan)], _preview, plan, command, **private)
     gr.on([chosen.change, curves.change, timer.tick], watch, [chosen, curves, seen], watched, **private)
-    shown = {**private, "show_progress": "minimal", "queue": True}
-    start.click(begin, plan, [chosen, chosen], **shown)
+    seen_to_work = {**private, "show_progress": "minimal", "queue": True}
+    start.click(begin, plan, chosen, **seen_to_work)
     for button, act in ((stop, ask_to_stop), (resume, go_on)):
         button.click(act, chosen, None, **private).then(watch, [chosen, curves, seen], watched, **private)
     return timer
@@ -107,9 +114,9 @@ def _plan() -> list[gr.components.Component]:
     )
     with gr.Column() as known:
         domain = gr.Dropdown(
-            _domains(), value="noto2twemoji", label="Domain", info="What becomes what.", elem_id="domain"
+            _domains(), value=EMBEDDED_DEFAULT, label="Domain", info="What becomes what.", elem_id="domain"
         )
-        card = gr.HTML(_domain_card("noto2twemoji"), elem_id="domain-card")
+        card = gr.HTML(_domain_card(EMBEDDED_DEFAULT), elem_id="domain-card")
     with gr.Column(visible=False) as own:
         name = gr.Textbox(
             label="Name",
@@ -124,7 +131,7 @@ def _plan() -> list[gr.components.Component]:
             )
     recipe = gr.Dropdown(
         _recipes(),
-        value="noto2twemoji",
+        value=DEFAULTS,
         label="Recipe",
         info="Network, losses and schedule. noto2twemoji is small and quick; the others take a GPU's hours.",
         elem_id="recipe",
@@ -148,16 +155,20 @@ def _plan() -> list[gr.components.Component]:
         elem_id="train-size",
     )
     kind.change(
-        lambda kind: (gr.Column(visible=kind == KNOWN), gr.Column(visible=kind == OWN)),
+        lambda kind: (
+            gr.Column(visible=kind == KNOWN),
+            gr.Column(visible=kind == OWN),
+            DEFAULTS if kind == KNOWN else QUICK,
+        ),
         kind,
-        [known, own],
+        [known, own, recipe],
         queue=False,
         api_visibility="private",
     )
     domain.change(
-        lambda name: (_domain_card(name), name if name in project_files("experiments") else DEFAULTS),
+        _domain_card,
         domain,
-        [card, recipe],
+        card,
         queue=False,
         api_visibility="private",
     )
@@ -173,14 +184,17 @@ def _watched() -> tuple[gr.Radio, gr.LinePlot, gr.Image, gr.Textbox]:
         x="step",
         y="value",
         color="line",
-        height=260,
+        height=300,
         x_title="step",
         y_title="loss",
+        color_title=" ",
         label="Losses over the steps",
         elem_id="plot",
     )
+    gr.HTML("<p>Held-out pictures and their translations, the newest grid:</p>")
     grid = gr.Image(
-        label="Held-out pictures and their translations, the newest grid",
+        label="The newest grid",
+        show_label=False,
         interactive=False,
         type="filepath",
         elem_id="grid",
@@ -233,9 +247,9 @@ def _preview(*values: Any) -> str:
         folders = (Path("datasets", name or "NAME", side) if own else None for side in "AB")
         plan = Plan(name or "NAME" if own else domain, chosen, length, unit, size or None, *folders)
     except BadInput as error:
-        return f'<p class="problem">{html.escape(str(error))}</p>'
+        return shown.problem(str(error))
     command = said(plan.arguments(Path("runs", plan.domain, "DATE-TIME")))
-    return f"<details><summary>The command</summary><pre>{html.escape(command)}</pre></details>"
+    return shown.command(command)
 
 
 def _watch(service: Service, name: str | None, which: str, seen: Any) -> tuple[Any, ...]:
@@ -268,11 +282,11 @@ def _status(run: Path, training: Training) -> str:
     name = f"{run.parent.name}/{run.name}"
     words = f"<p><b>{html.escape(name)}</b> {STATES[training.state]}.</p>"
     if training.says and training.state != "finished":
-        words += f'<p class="problem">{html.escape(training.says)}</p>'
+        words += shown.problem(training.says)
     try:
         about = read_run(run) if is_run(run) else None
     except BadInput as error:
-        return f'{words}<p class="problem">{html.escape(str(error))}</p>'
+        return words + shown.problem(str(error))
     if about is not None:
         done = about.about.done if about.about is not None else 0.0
         share = 1.0 if training.state == "finished" else done
@@ -283,7 +297,7 @@ def _status(run: Path, training: Training) -> str:
         words += f"<p>{', '.join(facts)}.</p>"
     command = command_of(run)
     if command:
-        words += f"<details><summary>The command</summary><pre>{html.escape(command)}</pre></details>"
+        words += shown.command(command)
     return words
 
 
@@ -310,7 +324,7 @@ def _domains() -> list[tuple[str, str]]:
 def _recipes() -> list[tuple[str, str]]:
     """Those of known domains; templates that name folders of their own have no place here."""
     names = [name for name, path in project_files("experiments").items() if "data" not in read_yaml(path)]
-    return [*((name, name) for name in sorted(names)), ("the defaults: as in the paper", DEFAULTS)]
+    return [("the domain's own, else as in the paper", DEFAULTS), *((name, name) for name in sorted(names))]
 
 
 def _domain_card(name: str) -> str:
@@ -326,8 +340,4 @@ def _domain_card(name: str) -> str:
         "B": f"{card.b.title}. Licence: {card.b.licence}",
         "Pictures": where,
     }
-    return (
-        '<div class="card"><dl>'
-        + "".join(f"<dt>{k}</dt><dd>{html.escape(v)}</dd>" for k, v in rows.items())
-        + "</dl></div>"
-    )
+    return f'<div class="card">{shown.rows(rows)}</div>'

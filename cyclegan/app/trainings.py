@@ -43,7 +43,7 @@ class Plan:
 
     Args:
         domain: a card's name, or the name of own pictures.
-        recipe: of ``experiments/``; None for the defaults.
+        recipe: of ``experiments/``; None for the domain's own, or the defaults where it has none.
         length, unit: when it ends.
         size: of the training images in pixels; None for the recipe's.
         a, b: folders of own pictures.
@@ -75,7 +75,7 @@ class Plan:
         if self.unit == "steps":
             every = max(1, min(every, int(self.length) // 5))
         words = [self.recipe or self.domain] if self.recipe or self.a is None else []
-        if self.recipe != self.domain:
+        if words != [self.domain]:
             words += ["--domain", self.domain]
         if self.a is not None and self.b is not None:
             words += ["--data.a", str(self.a), "--data.b", str(self.b)]

@@ -1,6 +1,5 @@
 """Translate: one picture with a slider between before and after, or many at once."""
 
-import base64
 import html
 import shutil
 import time
@@ -11,13 +10,13 @@ from typing import Any
 
 import gradio as gr
 
+from cyclegan.app import shown
 from cyclegan.app.limits import gather
-from cyclegan.app.offered import Offered
+from cyclegan.app.offered import EXAMPLES
 from cyclegan.app.service import AT_ONCE, Service, session_of, teller, told
 from cyclegan.app.translating import Done, Wish, remove, zipped
 from cyclegan.app.uploads import files_upload, picture_upload
 from cyclegan.errors import BadInput
-from cyclegan.translation.inspection import inspect_file
 
 SIZES = [("its own size", 0), ("128", 128), ("256", 256), ("512", 512), ("1024", 1024)]
 CUTS = [
@@ -30,6 +29,7 @@ CUTS = [
 FORMATS = [("the picture's own", ""), ("JPEG", "jpg"), ("PNG", "png"), ("WebP", "webp"), ("TIFF", "tiff")]
 IN_GALLERY = 60  # pictures shown; all are in the zip
 EVERY_S = 1.0
+PRIVATE = {"api_visibility": "private", "show_progress": "hidden"}
 NOTHING = "There is no generator yet: train one in the tab Train, or name one when you start the page."
 
 
@@ -38,7 +38,7 @@ class Results:
     """The side of the page where translations appear."""
 
     one: gr.Column
-    slider: gr.ImageSlider
+    slider: gr.HTML
     download: gr.DownloadButton
     label: gr.HTML
     many: gr.Column
@@ -52,33 +52,92 @@ def build_translate_tab(service: Service, page: gr.Blocks, tab: gr.Tab) -> None:
     """Add the tab's controls and what they do."""
     with gr.Row(equal_height=False, elem_classes="sides"):
         with gr.Column(scale=5, min_width=300):
-            generator = _choice_of_generator()
-            card = gr.HTML(elem_id="generator-card")
+            generator = _generators(service, page, tab)
             with gr.Tabs(elem_id="how-many"):
                 with gr.Tab("One picture"):
-                    picture, examples, go = _one_picture()
+                    picture, go = _one_picture()
+                    _examples(service, generator, picture)
                 with gr.Tab("Many, or a zip"):
                     pictures, go_many, stop = _many_pictures()
             wish = _settings()
         with gr.Column(scale=7, min_width=300):
             results = _results()
+    _translates_one(service, go, picture, generator, wish, results)
+    _translates_many(service, go_many, stop, pictures, generator, wish, results)
 
-    def offer(now: str | None) -> gr.Dropdown:
+
+def _generators(service: Service, page: gr.Blocks, tab: gr.Tab) -> gr.Dropdown:
+    """Those that are offered, to choose by name or by thumbnail."""
+    generator = gr.Dropdown(
+        [],
+        label="Generator",
+        info="What translates: whose training made it, and which pictures become which.",
+        elem_id="generator",
+    )
+    card = gr.HTML(elem_id="generator-card")
+    with gr.Accordion("All generators, by picture", open=False, elem_id="all-generators"):
+        shelf = gr.Gallery(
+            show_label=False,
+            columns=3,
+            allow_preview=False,
+            interactive=False,
+            object_fit="contain",
+            elem_id="shelf",
+            buttons=[],
+        )
+
+    def offer(now: str | None) -> tuple[gr.Dropdown, list[tuple[str, str]]]:
         offered = service.shelf.generators()
         chosen = now if now in offered else next(iter(offered), None)
-        return gr.Dropdown([(each.title, name) for name, each in offered.items()], value=chosen)
+        pictures = [(str(service.face(each)), f"{each.title}. {each.licence}") for each in offered.values()]
+        return gr.Dropdown([(each.title, name) for name, each in offered.items()], value=chosen), pictures
 
-    def show(name: str | None) -> tuple[str, gr.Gallery]:
+    def show(name: str | None) -> str:
         if not name:
-            return f"<p>{NOTHING}</p>", gr.Gallery([], visible=False)
+            return f"<p>{NOTHING}</p>"
+        with told():
+            offered = service.shelf.generator(name)
+        return shown.card(offered, dict(zip(("before", "after"), service.thumbnail(offered), strict=True)))
+
+    def choose(event: gr.SelectData) -> str:
+        names = list(service.shelf.generators())
+        with told():
+            if not 0 <= event.index < len(names):
+                raise BadInput("this generator is not offered any more; load the page again")
+            return names[event.index]
+
+    offering = gr.on([page.load, tab.select], offer, generator, [generator, shelf], queue=False, **PRIVATE)
+    offering.then(show, generator, card, queue=False, **PRIVATE)
+    generator.change(show, generator, card, queue=False, **PRIVATE)
+    shelf.select(choose, None, generator, queue=False, **PRIVATE)
+    return generator
+
+
+def _examples(service: Service, generator: gr.Dropdown, picture: gr.Image) -> None:
+    """The generator's held-out pictures; one that is chosen becomes the picture."""
+    gr.HTML("<p>Or try a held-out picture, which its training has not seen:</p>", elem_id="examples-say")
+    examples = gr.Gallery(
+        show_label=False,
+        columns=EXAMPLES,
+        height=96,
+        allow_preview=False,
+        interactive=False,
+        object_fit="contain",
+        elem_id="examples",
+        buttons=[],
+    )
+
+    def show(name: str | None) -> gr.Gallery:
+        if not name:
+            return gr.Gallery([], visible=False)
         with told():
             offered = service.shelf.generator(name)
         count = len(service.shelf.examples(offered))
-        shown = [str(path) for path in (service.example(offered, i) for i in range(count)) if path]
-        return _card(service, offered), gr.Gallery(shown, visible=bool(shown))
+        pictures = [str(path) for path in (service.example(offered, i) for i in range(count)) if path]
+        return gr.Gallery(pictures, visible=bool(pictures))
 
     def take(name: str, event: gr.SelectData, request: gr.Request) -> str:
-        """A held-out picture as it lies there, copied to where the visitor's own are."""
+        """The picture as it lies there, copied to where the visitor's own are."""
         with told():
             found = service.shelf.examples(service.shelf.generator(name))
             if not 0 <= event.index < len(found):
@@ -87,37 +146,14 @@ def build_translate_tab(service: Service, page: gr.Blocks, tab: gr.Tab) -> None:
             folder = service.sessions.new_folder(session_of(request))
             return shutil.copy(source, folder / source.name)
 
-    private = {"api_visibility": "private", "show_progress": "hidden"}
-    gr.on([page.load, tab.select], offer, generator, generator, queue=False, **private)
-    generator.change(show, generator, [card, examples], **private)
-    examples.select(take, generator, picture, queue=False, **private)
-    _translates_one(service, go, picture, generator, wish, results)
-    _translates_many(service, go_many, stop, pictures, generator, wish, results)
+    generator.change(show, generator, examples, queue=False, **PRIVATE)
+    examples.select(take, generator, picture, queue=False, **PRIVATE)
 
 
-def _choice_of_generator() -> gr.Dropdown:
-    return gr.Dropdown(
-        [],
-        label="Generator",
-        info="What translates: which pictures become which, and whose training made it.",
-        elem_id="generator",
-    )
-
-
-def _one_picture() -> tuple[gr.Image, gr.Gallery, gr.Button]:
+def _one_picture() -> tuple[gr.Image, gr.Button]:
     picture = picture_upload(label="Picture", height=280, elem_id="picture", buttons=["fullscreen"])
     go = gr.Button("Translate", variant="primary", elem_id="translate-one")
-    examples = gr.Gallery(
-        label="Held-out pictures to try",
-        columns=6,
-        height=120,
-        allow_preview=False,
-        interactive=False,
-        object_fit="contain",
-        elem_id="examples",
-        buttons=[],
-    )
-    return picture, examples, go
+    return picture, go
 
 
 def _many_pictures() -> tuple[gr.File, gr.Button, gr.Button]:
@@ -162,14 +198,7 @@ def _settings() -> list[gr.components.Component]:
 
 def _results() -> Results:
     with gr.Column() as one:
-        slider = gr.ImageSlider(
-            label="Before and after: drag the line",
-            type="filepath",
-            interactive=False,
-            elem_id="slider",
-            buttons=["fullscreen"],
-            max_height=560,
-        )
+        slider = gr.HTML("<p>The translation will be here.</p>", elem_id="slider")
         download = gr.DownloadButton("Download the translation", interactive=False, elem_id="download-one")
         label = gr.HTML(elem_id="label")
     with gr.Column(visible=False) as many:
@@ -184,7 +213,9 @@ def _results() -> Results:
         )
         download_all = gr.DownloadButton("Download all (zip)", interactive=False, elem_id="download-all")
         said = gr.HTML(elem_id="many-said")
-        files = gr.File(label="Single files", file_count="multiple", interactive=False, elem_id="files")
+        files = gr.File(
+            label="Single files", file_count="multiple", interactive=False, height=220, elem_id="files"
+        )
     return Results(one, slider, download, label, many, gallery, download_all, said, files)
 
 
@@ -219,9 +250,9 @@ def _translates_one(
                 raise
         return (
             gr.Column(visible=True),
-            (str(done.before), str(done.after)),
+            shown.slider(done.before, done.after),
             gr.DownloadButton("Download " + done.target.name, value=str(done.target), interactive=True),
-            _label(done.target),
+            shown.label(done.target),
             gr.Column(visible=False),
         )
 
@@ -263,12 +294,12 @@ def _translates_many(
             try:
                 found = gather(sources or [], folder / "unpacked", service.limits)
                 work = service.translating(name, _wish(size, tiling, format, quality), session)
-                shown = time.monotonic()
+                told_at = time.monotonic()
                 for each in work.many(found, folder):
                     done.append(each)
                     progress((len(done), len(found)), "translated", unit="pictures")
-                    if time.monotonic() - shown > EVERY_S:
-                        shown = time.monotonic()
+                    if time.monotonic() - told_at > EVERY_S:
+                        told_at = time.monotonic()
                         yield _so_far(done, len(found))
             except BaseException:
                 remove(folder)
@@ -276,9 +307,9 @@ def _translates_many(
         remove(folder / "unpacked")
         written = [each for each in done if each.target is not None]
         archive = zipped(written, folder / "translated.zip") if written else None
-        *shown, _, _ = _so_far(done, len(found))
+        *so_far, _, _ = _so_far(done, len(found))
         yield (
-            *shown,
+            *so_far,
             gr.DownloadButton(value=archive and str(archive), interactive=archive is not None),
             [str(each.target) for each in written],
         )
@@ -318,39 +349,3 @@ def _so_far(done: Sequence[Done], count: int) -> tuple[Any, ...]:
 
 def _wish(size: int, tiling: str, format: str, quality: int) -> Wish:
     return Wish(size or None, tiling, format or None, int(quality))
-
-
-def _card(service: Service, offered: Offered) -> str:
-    """A generator in a few lines: thumbnails, domain, licence."""
-    config = offered.config
-    pictures = ""
-    for path, says in zip(service.thumbnail(offered), ("before", "after"), strict=True):
-        if path is not None:
-            code = base64.b64encode(path.read_bytes()).decode()
-            alt = f"{config.source}: a held-out picture, {says}"
-            pictures += f'<img src="data:image/png;base64,{code}" alt="{html.escape(alt)}">'
-    trained = "" if config.steps is None else f"{config.steps:,} steps; "
-    facts = {
-        "Domain": f"{config.domain}, {config.direction}",
-        "Trained": f"{trained}at {config.size} px" if config.size else "at a size that is not known",
-        "Licence of its training pictures": offered.licence,
-    }
-    rows = "".join(f"<dt>{key}</dt><dd>{html.escape(value)}</dd>" for key, value in facts.items())
-    return f'<div class="card"><div class="thumbs">{pictures}</div><dl>{rows}</dl></div>'
-
-
-def _label(path: Path) -> str:
-    """What the file says of itself, read back from it as `cyclegan inspect` reads it."""
-    label = inspect_file(path).label
-    if label is None:
-        return "<p>This format has no place for a label; the file does not say that a machine made it.</p>"
-    kind = label.get("digital_source_type", "").rsplit("/", 1)[-1]
-    licences = "; ".join(f"{side}: {words}" for side, words in label.get("licences", {}).items())
-    facts = {
-        "Made by": f"a machine ({kind}), {label.get('source')} to {label.get('target')}",
-        "Generator": f"{label.get('domain')} {label.get('direction')}, "
-        f"sha256 {str(label.get('generator_sha256'))[:12]}…",
-        "Trained on": licences,
-    }
-    rows = "".join(f"<dt>{key}</dt><dd>{html.escape(value)}</dd>" for key, value in facts.items())
-    return f'<div class="card"><p>The file says of itself:</p><dl>{rows}</dl></div>'
