@@ -1,9 +1,11 @@
 """The page as a person uses it, in a real browser against the real server with a trained generator."""
 
 import io
+import json
 import os
 import re
 import shutil
+import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,7 +42,7 @@ def visit(browser) -> Iterator:
     """Opens the page; at the end no error was written to the console, and nobody else asked for anything."""
     complaints, strangers, contexts = [], [], []
 
-    def go(url: str, width: int = 1280, **options):
+    def go(url: str, width: int = 1280, wait: bool = True, **options):
         contexts.append(browser.new_context(viewport={"width": width, "height": 900}, **options))
         page = contexts[-1].new_page()
         page.set_default_timeout(PATIENCE_MS)
@@ -52,7 +54,9 @@ def visit(browser) -> Iterator:
             lambda request: None if request.url.startswith(local) else strangers.append(request.url),
         )
         page.goto(url)
-        page.wait_for_function("document.querySelector('#generator input')?.value.length > 3")
+        page.locator("#generator input").wait_for()
+        if wait:
+            page.wait_for_function("document.querySelector('#generator input')?.value.length > 3")
         return page
 
     go.complaints = complaints
@@ -192,9 +196,11 @@ def test_each_mistake_is_said_in_words(page, tmp_path, photograph):
     page.locator("[data-testid=toast-close]").click()
     (tmp_path / "words.png").write_text("these are words")
     page.locator("#picture input[type=file]").first.set_input_files(tmp_path / "words.png")
-    page.wait_for_timeout(1000)
-    page.locator("#translate-one").click()
-    assert "words.png: is not a JPEG, PNG, WebP, TIFF or BMP image" in problem(page)
+    for _ in range(2):  # at once, and when it is to be translated all the same
+        assert "words.png: is not a JPEG, PNG, WebP, TIFF or BMP image" in problem(page)
+        page.locator("[data-testid=toast-close]").click()
+        page.locator("#translate-one").click()
+    assert "words.png" in problem(page)
     page.locator("[data-testid=toast-close]").click()
     tab(page, "Train")
     page.get_by_label("My own, as two zips").check()
@@ -265,6 +271,79 @@ def test_by_keyboard_alone(page, photograph):
             page.keyboard.press("Enter")
             break
     page.locator("#slider .slider").wait_for()
+
+
+def state(page, words: str) -> None:
+    page.locator("#train-status").get_by_text(words).wait_for()
+
+
+@pytest.mark.slow
+def test_two_zips_become_a_generator_and_nothing_on_the_way_is_lost(visit, trained_run, emoji, tmp_path):
+    """Start, reload, kill the server, find it again, stop, resume, translate: all with the mouse."""
+    from app_server import AppServer
+
+    for side, count in (("A", 24), ("B", 20)):
+        with zipfile.ZipFile(tmp_path / f"{side}.zip", "w") as archive:
+            for path in sorted((emoji / f"train{side}").iterdir())[:count]:
+                archive.write(path, f"{side}/{path.name}")
+    server = AppServer(tmp_path)
+    try:
+        page = visit(server.url, wait=False)
+        tab(page, "Train")
+        page.get_by_label("My own, as two zips").check()
+        page.locator("#own-name input, #own-name textarea").fill("mine")
+        for side in "ab":
+            page.locator(f"#zip-{side} input[type=file]").set_input_files(tmp_path / f"{side.upper()}.zip")
+            page.locator(f"#zip-{side}").get_by_text(f"{side.upper()}.zip").first.wait_for()
+        page.locator("#length input").fill("60")
+        page.get_by_label("steps", exact=True).check()
+        page.locator("#start-training").click()
+        state(page, "is at work")
+        page.reload()
+        tab(page, "Train")
+        state(page, "is at work")
+        page.locator("#grid img").wait_for()
+        server.kill()
+        visit.complaints.clear()  # the browser says that its server is gone, and it is
+        page.close()
+        server.process.stdout.close()
+        server = AppServer(tmp_path)
+        page = visit(server.url, wait=False)
+        tab(page, "Train")
+        state(page, "is at work")
+        page.locator("#stop-training:not([disabled])").click()
+        state(page, "was stopped")
+        (run,) = (tmp_path / "runs" / "mine").iterdir()
+        steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+        assert 0 < steps[-1] < 60
+        page.locator("#resume-training:not([disabled])").click()
+        state(page, "has come to its end")
+        page.locator("#plot svg").wait_for()
+        tab(page, "Translate")
+        page.wait_for_function("document.querySelector('#generator input')?.value.startsWith('mine ')")
+        choose_picture(page, sorted((emoji / "testA").iterdir())[0])
+        translate(page)
+        found = downloaded(page, "#download-one", tmp_path / "found")
+        assert inspect_file(found).label["domain"] == "mine"
+        # It resumed exactly: each step was made once, to the last one.
+        steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+        assert steps == sorted(set(steps)) and steps[-1] == 60
+    finally:
+        server.close()
+
+
+@pytest.mark.slow
+def test_files_are_gone_when_the_page_is_closed(visit, app_server, photograph):
+    page = visit(app_server.url)
+    choose_picture(page, photograph("leave-no-trace.png"))
+    translate(page)
+    left = lambda: list(app_server.tmp.glob("cyclegan-app-*/**/leave-no-trace*"))  # noqa: E731
+    assert len(left()) == 2  # the upload and its translation
+    page.context.close()
+    until = time.monotonic() + 120
+    while left() and time.monotonic() < until:
+        time.sleep(1)
+    assert left() == []
 
 
 def test_a_reload_in_the_middle_leaves_a_page_that_works(page, emoji, photograph):

@@ -79,7 +79,12 @@ class Sessions:
         """Whether somebody still waits for what this session asked for."""
         with self._lock:
             visit = self._visits.get(session)
-            return visit is not None and (visit.lines > 0 or not visit.had_line)
+            if visit is None:
+                return False
+            if not visit.had_line:
+                visit.seen = time.monotonic()  # being worked for counts as being there
+                return True
+            return visit.lines > 0 or time.monotonic() - visit.seen < self.grace_s
 
     def new_folder(self, session: str) -> Path:
         """An empty folder for one result."""

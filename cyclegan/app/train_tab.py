@@ -154,6 +154,9 @@ def _plan() -> list[gr.components.Component]:
         info="Of the pictures in training. Twice the size takes four times as long.",
         elem_id="train-size",
     )
+    for side in (a, b):
+        # It belongs to this visit from now on, however long it waits to be used.
+        side.upload(lambda path: None, side, None, queue=False, api_visibility="private")
     kind.change(
         lambda kind: (
             gr.Column(visible=kind == KNOWN),

@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 
 from cyclegan.app import shown
-from cyclegan.app.limits import gather
+from cyclegan.app.limits import check_picture, gather, refuse_large
 from cyclegan.app.offered import EXAMPLES
 from cyclegan.app.service import AT_ONCE, Service, session_of, teller, told
 from cyclegan.app.translating import Done, Wish, remove, zipped
@@ -256,6 +256,13 @@ def _translates_one(
             gr.Column(visible=False),
         )
 
+    def look(source: Path | None) -> None:
+        """Say at once what cannot be; the file now belongs to this visit, however long it waits."""
+        if source is not None:
+            with told(source):
+                check_picture(source, service.limits)
+
+    picture.input(look, picture, None, queue=False, **PRIVATE)
     outputs = [results.one, results.slider, results.download, results.label, results.many]
     go.click(
         translate,
@@ -314,6 +321,12 @@ def _translates_many(
             [str(each.target) for each in written],
         )
 
+    def look(sources: list[Path] | None) -> None:
+        for source in sources or []:
+            with told(source):
+                refuse_large(source, service.limits)
+
+    pictures.upload(look, pictures, None, queue=False, **PRIVATE)
     outputs = [results.one, results.many, results.gallery, results.said, results.download_all, results.files]
     event = go.click(
         translate,
