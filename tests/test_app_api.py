@@ -23,7 +23,7 @@ gradio_client = pytest.importorskip("gradio_client", reason="gradio is not insta
 from gradio_client import handle_file  # noqa: E402
 
 G_AB = "noto2twemoji/short/G_AB"
-OPTIONS = {"size": None, "tiling": "auto", "format": "same", "quality": 95}
+OPTIONS = {"size": 0, "tiling": "auto", "format": "same", "quality": 95}
 
 
 @pytest.fixture(scope="module")

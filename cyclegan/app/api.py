@@ -1,5 +1,6 @@
 """For programs: gradio's HTTP API under names that stay. docs/app.md describes each with an example."""
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import gradio as gr
 
 from cyclegan.app.limits import gather
 from cyclegan.app.service import AT_ONCE, Service, session_of, teller, told
+from cyclegan.app.stylizing import Look, stylized
 from cyclegan.app.translating import TILINGS, Wish, remove
 from cyclegan.app.uploads import file_upload, files_upload
 from cyclegan.errors import BadInput
@@ -15,15 +17,18 @@ from cyclegan.errors import BadInput
 def build_api(service: Service) -> None:
     """Add the functions to the page that is being built; none of their components is shown."""
     with gr.Column(visible=False):
-        names = gr.JSON()
+        names = gr.JSON(label="generators")
         picture, pictures = file_upload(label="picture"), files_upload(label="pictures")
         generator = gr.Textbox(label="generator")
-        size = gr.Number(None, label="size", precision=0)
+        size = gr.Number(0, label="size", precision=0)
         tiling = gr.Textbox("auto", label="tiling")
         format = gr.Textbox("same", label="format")
         quality = gr.Number(95, label="quality", precision=0)
-        file, files, failed = gr.File(), gr.File(file_count="multiple"), gr.JSON()
+        file, failed = gr.File(label="translation"), gr.JSON(label="failed")
+        files = gr.File(label="translations", file_count="multiple")
         wish = [size, tiling, format, quality]
+
+        _build_stylize(service)
 
     def list_generators() -> list[dict[str, Any]]:
         """The generators that are offered: name, domain, direction, licences of their training images."""
@@ -32,7 +37,7 @@ def build_api(service: Service) -> None:
     def translate(
         picture: Path | None,
         generator: str,
-        size: float | None,
+        size: float,
         tiling: str,
         format: str,
         quality: float,
@@ -46,7 +51,9 @@ def build_api(service: Service) -> None:
             try:
                 if picture is None:
                     raise BadInput("picture: is missing")
-                work = service.translating(generator, _wish(size, tiling, format, quality), session)
+                work = service.translating(
+                    generator, _wish(size, tiling, format, quality), session, seen=False
+                )
                 return str(work.one(picture, picture.name, folder, teller(progress)).target)
             except BaseException:
                 remove(folder)
@@ -55,7 +62,7 @@ def build_api(service: Service) -> None:
     def translate_many(
         pictures: list[Path] | None,
         generator: str,
-        size: float | None,
+        size: float,
         tiling: str,
         format: str,
         quality: float,
@@ -68,7 +75,9 @@ def build_api(service: Service) -> None:
         with told(*(pictures or [])):
             try:
                 found = gather(pictures or [], folder / "unpacked", service.limits)
-                work = service.translating(generator, _wish(size, tiling, format, quality), session)
+                work = service.translating(
+                    generator, _wish(size, tiling, format, quality), session, seen=False
+                )
                 done = []
                 for each in work.many(found, folder):
                     done.append(each)
@@ -88,14 +97,59 @@ def build_api(service: Service) -> None:
     )
 
 
-def _wish(size: float | None, tiling: str, format: str, quality: float) -> Wish:
-    """The options of a request; ``same`` is the input's own format.
+def _build_stylize(service: Service) -> None:
+    content, style = file_upload(label="content"), file_upload(label="style")
+    second = file_upload(label="second_style")
+    method = gr.Textbox("fast", label="method")
+    strength, blend = gr.Number(1, label="strength"), gr.Number(0.5, label="blend")
+    size, steps = gr.Number(0, label="size", precision=0), gr.Number(100, label="steps", precision=0)
+    file = gr.File(label="stylized")
+
+    def stylize(
+        content: Path | None,
+        style: Path | None,
+        second_style: Path | None,
+        method: str,
+        strength: float,
+        blend: float,
+        size: float,
+        steps: float,
+        request: gr.Request,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008
+    ) -> str:
+        """Give a picture the look of another one, as `cyclegan stylize` does; returns the file."""
+        session = session_of(request)
+        folder = service.sessions.new_folder(session)
+        with told(content, style, second_style):
+            if content is None or style is None:
+                raise BadInput("content, style: one of them is missing")
+            look = Look(method, strength, blend, int(size or 0) or None, int(steps or 0))
+            wanted = lambda: service.sessions.is_open(session)  # noqa: E731
+            sights = stylized(content, style, second_style, look, folder, service.limits, wanted)
+            with closing(sights):
+                for sight in sights:
+                    if sight.done:
+                        return str(sight.made)
+                    progress((sight.step, sight.steps), f"steps at {sight.scale}", unit="steps")
+        raise gr.Error("Stopped.", print_exception=False)
+
+    gr.on(
+        [],
+        stylize,
+        [content, style, second, method, strength, blend, size, steps],
+        file,
+        api_name="stylize",
+        concurrency_limit=1,
+        concurrency_id="stylize",
+    )
+
+
+def _wish(size: float, tiling: str, format: str, quality: float) -> Wish:
+    """The options of a request; size 0 is the picture's own, format ``same`` likewise.
 
     Raises:
         BadInput: a value that cannot be.
     """
     if tiling not in TILINGS:
         raise BadInput(f"tiling: must be {', '.join(TILINGS)}, not {tiling}")
-    return Wish(
-        None if size is None else int(size), tiling, None if format == "same" else format, int(quality)
-    )
+    return Wish(int(size or 0) or None, tiling, None if format == "same" else format, int(quality or 0))

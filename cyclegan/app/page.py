@@ -22,6 +22,7 @@ Two folders of pictures go in, a translator between them comes out. All of it st
 def build_page(service: Service) -> gr.Blocks:
     """The whole page, with the functions for programs."""
     with gr.Blocks(title="cyclegan", analytics_enabled=False) as blocks:
+        build_api(service)  # first, for names go to who comes first, and these must stay
         gr.Markdown(HEADING, elem_id="heading")
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab("Translate") as tab:
@@ -33,7 +34,6 @@ def build_page(service: Service) -> gr.Blocks:
         tabs.select(
             _watch_if_seen, None, timer, queue=False, show_progress="hidden", api_visibility="private"
         )
-        build_api(service)
         # With it the page holds a line open, by whose end its temporary files are known to be over.
         blocks.unload(lambda: None)
     return blocks

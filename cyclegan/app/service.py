@@ -35,16 +35,15 @@ class Service:
     shelf: Shelf
     trainings: Trainings
 
-    def translating(self, generator: str, wish: Wish, session: str) -> Translating:
+    def translating(self, generator: str, wish: Wish, session: str, seen: bool = True) -> Translating:
         """What a request translates with.
 
         Raises:
             BadInput: a generator that is not offered, or a wish that cannot be.
         """
         chosen = self.shelf.generator(generator)
-        return Translating(
-            self.engine, chosen.path, wish, self.limits, lambda: self.sessions.is_open(session)
-        )
+        wanted = lambda: self.sessions.is_open(session)  # noqa: E731
+        return Translating(self.engine, chosen.path, wish, self.limits, wanted, seen)
 
     def example(self, offered: Offered, number: int) -> Path | None:
         """A small copy of one of the generator's held-out pictures, made once."""

@@ -60,11 +60,23 @@ class Done:
 
 
 class Translating:
-    """What one request translates with; ``wanted`` says whether somebody still waits for it."""
+    """What one request translates with.
+
+    Args:
+        wanted: whether somebody still waits for it.
+        seen: whether small pictures of before and after are to be made, for a page.
+    """
 
     def __init__(
-        self, engine: Engine, generator: Path, wish: Wish, limits: Limits, wanted: Callable[[], bool]
+        self,
+        engine: Engine,
+        generator: Path,
+        wish: Wish,
+        limits: Limits,
+        wanted: Callable[[], bool],
+        seen: bool = True,
     ) -> None:
+        self.seen = seen
         self.engine, self.wish, self.limits, self.wanted = engine, wish, limits, wanted
         self.options = wish.options()
         self.translator = engine.translator(generator, wish.cut())
@@ -100,7 +112,7 @@ class Translating:
             except BadInput as error:
                 raise BadInput(said_of(error, source, target)) from error
             replace_file(target, data)
-            before, after = _previews(folder, picture.pixels, pixels)
+            before, after = _previews(folder, picture.pixels, pixels) if self.seen else (None, None)
         return Done(name, target, before, after)
 
     def many(self, sources: Sequence[tuple[Path, str]], folder: Path) -> Iterator[Done]:
