@@ -279,19 +279,20 @@ def test_own_pictures_are_what_the_command_trains(here, photograph):
         with zipfile.ZipFile(zips[-1], "w") as archive:
             for number in range(count):
                 archive.write(photograph(f"{side}{number}.png"), f"pictures/{number}.png")
-    folders = own_pictures("mine", zips, Limits())
+    folders = own_pictures("mine", tuple(zips), Limits())
     assert [len(list(folder.iterdir())) for folder in folders] == [3, 2]
     settings, _ = settings_from(Plan("mine", None, 5, "steps", None, *folders).arguments(here / "run"))
     assert (settings.domain, settings.data.a, settings.data.b) == ("mine", *folders)
+    assert own_pictures("mine", (None, None), Limits()) == folders
     with pytest.raises(BadInput, match="there are pictures of this name already"):
-        own_pictures("mine", zips, Limits())
+        own_pictures("mine", tuple(zips), Limits())
     (here / "bad.zip").write_bytes(b"PK")
     with pytest.raises(BadInput, match=r"bad\.zip: is not a whole zip"):
         own_pictures("other", (zips[0], here / "bad.zip"), Limits())
     assert sorted(path.name for path in Path("datasets").iterdir()) == ["mine"]
     for name in ("../up", "", "a b", "noto2twemoji", "x" * 61):
         with pytest.raises(BadInput):
-            own_pictures(name, zips, Limits())
+            own_pictures(name, tuple(zips), Limits())
 
 
 HOLD = """

@@ -27,10 +27,10 @@ def test_killed_in_the_middle_of_a_batch(trained_run, photograph, tmp_path):
 
     asking = threading.Thread(target=ask)
     asking.start()
-    while httpx.get(server.url + "health").json()["pictures"] < 3:
+    while httpx.get(server.url + "health", timeout=300).json()["pictures"] < 3:
         time.sleep(0.05)
     server.kill()
-    asking.join(timeout=60)
+    asking.join(timeout=300)
     assert not asking.is_alive() and len(ended) == 1
     assert list(server.tmp.glob("cyclegan-app-*/visit-*"))
     again = AppServer(server.folder)

@@ -103,7 +103,9 @@ class Engine:
         """What waits is given up."""
         self._orders.put(None)
         self._thread.join()
-        for order in self._waiting:
+        while not self._orders.empty():
+            self._waiting.append(self._orders.get())
+        for order in filter(None, self._waiting):
             order.result.set_exception(GivenUp())
 
     def translator(self, generator: Path, tiling: Tiling) -> Translator:

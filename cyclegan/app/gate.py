@@ -106,7 +106,7 @@ class Gate:
         if method != "POST":
             return receive
         origin = headers.get("origin")
-        if origin not in (None, "null") and urlsplit(origin).netloc != host:
+        if origin is not None and urlsplit(origin).netloc != host:
             raise Refused(403, f"{origin}: a page of another host may not use this one")
         return await self._body(path, headers, receive)
 

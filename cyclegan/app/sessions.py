@@ -30,6 +30,7 @@ class Visit:
         lines: heartbeats that are open.
         seen: when it last asked for something, or its last line closed (monotonic, s).
         had_line: programs may come without.
+        stop: set when the visitor asks to end what is at work.
     """
 
     folder: Path
@@ -37,6 +38,7 @@ class Visit:
     lines: int = 0
     seen: float = 0.0
     had_line: bool = False
+    stop: threading.Event = field(default_factory=threading.Event)
 
 
 class Sessions:
@@ -60,6 +62,8 @@ class Sessions:
         """End all visits and remove the folder."""
         self._stop.set()
         self._sweeper.join()
+        with self._lock:
+            self._visits.clear()  # nobody waits for anything any more
         shutil.rmtree(self.root, ignore_errors=True)
         self._lock_file.close()
 

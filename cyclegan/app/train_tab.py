@@ -236,6 +236,7 @@ def _planned(
     if kind == KNOWN:
         return Plan(domain, chosen, length, unit, size or None)
     checked_name(name)
+    service.trainings.refuse_second()
     Plan(name, chosen, length, unit, size or None, Path(), Path())  # before anything is unpacked
     folders = own_pictures(name, (a, b), service.limits)
     return Plan(name, chosen, length, unit, size or None, *folders)

@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -108,6 +109,7 @@ class Trainings:
     def __init__(self, runs: Path) -> None:
         self.runs = runs
         self._children: dict[Path, subprocess.Popen] = {}
+        self._starting = threading.Lock()
 
     def known(self) -> dict[str, Path]:
         """Runs by name, ``domain/run``, those that were only just started as well; the newest first."""
@@ -134,7 +136,11 @@ class Trainings:
         Raises:
             BadInput: one is at work already, or the folder cannot be made.
         """
-        self._refuse_second()
+        with self._starting:
+            self.refuse_second()
+            return self._begin(plan)
+
+    def _begin(self, plan: Plan) -> Path:
         run = self.runs / plan.domain / time.strftime("%Y%m%d-%H%M%S")
         try:
             run.mkdir(parents=True)
@@ -154,8 +160,9 @@ class Trainings:
         state = self.look(run).state
         if state not in ("stopped", "failed"):
             raise BadInput(f"{run.name}: is {state}; only a run that was stopped can be resumed")
-        self._refuse_second()
-        self._start(run, ["--resume", str(run)])
+        with self._starting:
+            self.refuse_second()
+            self._start(run, ["--resume", str(run)])
 
     def stop(self, run: Path) -> None:
         """Ask a training to end its step, save and leave, as a scheduler does.
@@ -189,8 +196,12 @@ class Trainings:
             return Training(run, "stopped", says=last)
         return Training(run, "failed", says=last or "It ended before it began.")
 
-    def _refuse_second(self) -> None:
-        """Two at once would each take more than twice as long, and a stranger could start any number."""
+    def refuse_second(self) -> None:
+        """Two at once would each take more than twice as long, and a stranger could start any number.
+
+        Raises:
+            BadInput: one is at work.
+        """
         for name, run in self.known().items():
             if self.look(run).is_alive:
                 raise BadInput(f"busy: {name} is being trained; wait for its end, or stop it")
@@ -238,16 +249,24 @@ def console_of(run: Path, lines: int = 12) -> str:
     return "\n".join(shown(line) for line in text.replace("\r", "\n").splitlines()[-lines:])
 
 
-def own_pictures(name: str, zips: Sequence[Path | None], limits: Limits) -> tuple[Path, Path]:
+def own_pictures(name: str, zips: tuple[Path | None, Path | None], limits: Limits) -> tuple[Path, Path]:
     """Unpack two zips into ``datasets/<name>/A`` and ``B``, both or none of them.
+
+    Without zips the pictures that were unpacked under the name before are taken.
 
     Raises:
         BadInput: a name that cannot be, one that is taken, or a zip that does not hold.
     """
     name = checked_name(name)
     folder = datasets_root() / name
+    sides = folder / "A", folder / "B"
+    if zips == (None, None) and all(side.is_dir() for side in sides):
+        return sides
     if folder.exists():
-        raise BadInput(f"{name}: there are pictures of this name already; choose another name")
+        raise BadInput(
+            f"{name}: there are pictures of this name already; leave the zips out to train on them, "
+            "or choose another name"
+        )
     partial = folder.with_name(f".{name}.{os.getpid()}.part")
     shutil.rmtree(partial, ignore_errors=True)
     try:
@@ -261,7 +280,7 @@ def own_pictures(name: str, zips: Sequence[Path | None], limits: Limits) -> tupl
         raise BadInput(f"{folder}: cannot be written ({said_of(error, partial)})") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return folder / "A", folder / "B"
+    return sides
 
 
 def checked_name(name: str) -> str:

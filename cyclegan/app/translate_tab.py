@@ -4,6 +4,7 @@ import html
 import shutil
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -301,13 +302,18 @@ def _translates_many(
             try:
                 found = gather(sources or [], folder / "unpacked", service.limits)
                 work = service.translating(name, _wish(size, tiling, format, quality), session)
+                stop = service.sessions.visit(session).stop
+                stop.clear()
                 told_at = time.monotonic()
-                for each in work.many(found, folder):
-                    done.append(each)
-                    progress((len(done), len(found)), "translated", unit="pictures")
-                    if time.monotonic() - told_at > EVERY_S:
-                        told_at = time.monotonic()
-                        yield _so_far(done, len(found))
+                with closing(work.many(found, folder)) as translated:
+                    for each in translated:
+                        done.append(each)
+                        progress((len(done), len(found)), "translated", unit="pictures")
+                        if stop.is_set():
+                            break
+                        if time.monotonic() - told_at > EVERY_S:
+                            told_at = time.monotonic()
+                            yield _so_far(done, len(found))
             except BaseException:
                 remove(folder)
                 raise
@@ -328,7 +334,11 @@ def _translates_many(
 
     pictures.upload(look, pictures, None, queue=False, **PRIVATE)
     outputs = [results.one, results.many, results.gallery, results.said, results.download_all, results.files]
-    event = go.click(
+
+    def ask_to_stop(request: gr.Request) -> None:
+        service.sessions.visit(session_of(request)).stop.set()
+
+    go.click(
         translate,
         [pictures, generator, *wish],
         outputs,
@@ -337,7 +347,7 @@ def _translates_many(
         concurrency_id="translate",
         show_progress_on=[results.gallery],
     )
-    stop.click(None, cancels=[event], api_visibility="private")
+    stop.click(ask_to_stop, queue=False, **PRIVATE)
 
 
 def _so_far(done: Sequence[Done], count: int) -> tuple[Any, ...]:
