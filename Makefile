@@ -22,7 +22,7 @@ CYCLEGAN := $(BIN)/torchrun --nproc-per-node $(PROCESSES) -m cyclegan
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data train translate stylize evaluate test test-slow lint bench clean
+.PHONY: help setup data train translate stylize evaluate app test test-slow lint bench clean
 
 help: ## this table
 	@echo "Two folders of pictures in, a translator between them out."
@@ -57,6 +57,9 @@ stylize: $(STAMP) ## give CONTENT (a picture or a folder) the look of STYLE, int
 evaluate: $(STAMP) ## judge GENERATOR (default: DOMAIN's newest) on held-out images
 	@test -n "$(GENERATOR)" || { echo "make evaluate: no generator in runs/$(DOMAIN); 'make train' first, or name one: GENERATOR=" >&2; exit 2; }
 	$(BIN)/cyclegan evaluate "$(GENERATOR)" $(ARGS)
+
+app: $(STAMP) ## open a page to translate, train and look at runs with a mouse
+	$(BIN)/cyclegan app $(ARGS)
 
 test: $(STAMP) ## run the tests, in WORKERS processes, under ten minutes on two cores
 	$(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist worksteal $(ARGS)

@@ -19,6 +19,7 @@ VERBS = {
     "compare": ("compare RUN [RUN ...]", "put runs side by side: settings, figures, pictures"),
     "report": ("report RUN_OR_RUNS", "make report.html of a run, or an index of all runs"),
     "export": ("export GENERATOR OUT.onnx|OUT.pt2", "write a generator for other programs"),
+    "app": ("app [GENERATOR_OR_RUNS ...]", "open a page to do all of it with a mouse, or over HTTP"),
     "data": ("data list|prepare|verify|audit [NAME]", "see, fetch and check domains and their licences"),
 }
 

@@ -15,7 +15,7 @@ FLOORS = {
     "artifacts": 2,
     "translation": 3, "evaluation": 3, "stylization": 3, "reporting": 3,
     "training": 4,
-    "commands": 5, "cli": 5, "__main__": 5,
+    "app": 5, "commands": 5, "cli": 5, "__main__": 5,
 }  # fmt: skip
 SIBLINGS_APART = {3}
 
