@@ -61,7 +61,7 @@ def test_a_run_judges_as_the_command_does(tiny, capsys):
             assert (interval or []) == pytest.approx(figures["interval"] or [], rel=1e-4)
         kept = json.loads((report_folder := run / "generators" / f"G_{line['direction'].replace('to', '')}")
                           .joinpath("metrics.json").read_text())  # fmt: skip
-        assert kept["metrics"] == report["metrics"] and kept["images"] == 6
+        assert kept["metrics"] == line["metrics"] and kept["images"] == 6
         assert "kid_vgg19" in (report_folder / "README.md").read_text()
     best = best_step(found, "kid_vgg19")
     assert best == read_config(run / "generators" / "best" / "G_BA").steps
