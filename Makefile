@@ -6,7 +6,7 @@ PROCESSES  ?= 1
 GENERATOR  ?= $(lastword $(sort $(wildcard runs/$(DOMAIN)/*/generators/G_$(subst to,,$(DIRECTION)))))
 INPUT      ?= datasets/$(DOMAIN)/test$(firstword $(subst to, ,$(DIRECTION)))
 OUTPUT     ?= outputs/$(DOMAIN)/$(DIRECTION)
-BENCH      ?= step translate
+BENCH      ?= step loader train startup
 WORKERS    ?= 2
 ARGS       ?=
 
@@ -22,7 +22,7 @@ CYCLEGAN := $(BIN)/torchrun --nproc-per-node $(PROCESSES) -m cyclegan
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data train translate evaluate test test-slow lint bench clean
+.PHONY: help setup data train translate stylize evaluate app test test-slow lint bench clean
 
 help: ## this table
 	@echo "Two folders of pictures in, a translator between them out."
@@ -50,9 +50,16 @@ translate: $(STAMP) ## translate INPUT with GENERATOR (default: DOMAIN's newest)
 	@test -n "$(GENERATOR)" || { echo "make translate: no generator in runs/$(DOMAIN); 'make train' first, or name one: GENERATOR=" >&2; exit 2; }
 	$(CYCLEGAN) translate "$(GENERATOR)" "$(INPUT)" "$(OUTPUT)" $(ARGS)
 
+stylize: $(STAMP) ## give CONTENT (a picture or a folder) the look of STYLE, into OUTPUT
+	@test -n "$(CONTENT)" && test -n "$(STYLE)" || { echo "make stylize: name the pictures: CONTENT=photo.jpg STYLE=painting.jpg OUTPUT=out.jpg" >&2; exit 2; }
+	$(BIN)/cyclegan stylize "$(CONTENT)" "$(STYLE)" "$(OUTPUT)" $(ARGS)
+
 evaluate: $(STAMP) ## judge GENERATOR (default: DOMAIN's newest) on held-out images
 	@test -n "$(GENERATOR)" || { echo "make evaluate: no generator in runs/$(DOMAIN); 'make train' first, or name one: GENERATOR=" >&2; exit 2; }
 	$(BIN)/cyclegan evaluate "$(GENERATOR)" $(ARGS)
+
+app: $(STAMP) ## open a page to translate, train and look at runs with a mouse
+	$(BIN)/cyclegan app $(ARGS)
 
 test: $(STAMP) ## run the tests, in WORKERS processes, under ten minutes on two cores
 	$(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist worksteal $(ARGS)
@@ -64,7 +71,7 @@ lint: $(STAMP) ## check style and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-bench: $(STAMP) ## measure a training step and translation (BENCH='step translate') on this machine
+bench: $(STAMP) ## measure this machine (BENCH='step loader train startup', or translate, tiling, ...)
 	@for name in $(BENCH); do $(BIN)/python benchmarks/$$name.py $(ARGS) || exit; done
 
 clean: ## remove .venv and caches; datasets/ and runs/ stay

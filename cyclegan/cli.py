@@ -12,12 +12,14 @@ from cyclegan.errors import BadInput, Failed, nearest, shown
 VERBS = {
     "train": ("train [DOMAIN] [options]", "train both generators on a domain or on own folders"),
     "translate": ("translate GENERATOR INPUT OUTPUT", "translate a picture or a folder"),
+    "stylize": ("stylize CONTENT STYLE OUT", "give pictures the look of another one"),
     "inspect": ("inspect FILE ...", "show how a picture came to be, and whether that holds"),
     "convert": ("convert FILE OUT", "make a generator's folder from somebody's .pth"),
     "evaluate": ("evaluate GENERATOR_OR_RUN", "judge a generator on held-out images"),
     "compare": ("compare RUN [RUN ...]", "put runs side by side: settings, figures, pictures"),
     "report": ("report RUN_OR_RUNS", "make report.html of a run, or an index of all runs"),
     "export": ("export GENERATOR OUT.onnx|OUT.pt2", "write a generator for other programs"),
+    "app": ("app [GENERATOR_OR_RUNS ...]", "open a page to do all of it with a mouse, or over HTTP"),
     "data": ("data list|prepare|verify|audit [NAME]", "see, fetch and check domains and their licences"),
 }
 

@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 # Before anything imports wandb or albumentations: tests speak to no host.
 os.environ["WANDB_MODE"] = "offline"
@@ -28,6 +29,9 @@ from cyclegan.networks import build
 from cyclegan.networks.layers import initialize
 from cyclegan.recipes import read_yaml
 from cyclegan.reporting.report import write_report
+
+if TYPE_CHECKING:
+    from app_server import AppServer
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -143,6 +147,18 @@ def trained_run(emoji: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "evaluations.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     write_report(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def app_server(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator["AppServer"]:
+    """The page and its API, with the short run's generators; for those who leave no trace."""
+    from app_server import AppServer, folder_with_run
+
+    server = AppServer(
+        folder_with_run(tmp_path_factory.mktemp("app"), trained_run), "--upload-mib", "4", "--megapixels", "5"
+    )
+    yield server
+    server.close()
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from cyclegan.datasets.augment import Augment, fit
 from cyclegan.datasets.cards import ZipSource, load_card
 from cyclegan.datasets.domain import open_domain
 from cyclegan.datasets.store import ImageStore
-from cyclegan.datasets.unpaired import PositionSampler, UnpairedImages, loader, open_stores
+from cyclegan.datasets.unpaired import PositionSampler, UnpairedImages, loader, on_device, open_stores
 from cyclegan.errors import BadInput
 from cyclegan.images import list_images
 
@@ -440,6 +440,8 @@ def test_a_sample_is_the_same_whoever_makes_it(tiny, workers):
     batches = iter(loader(data, PositionSampler(4, 8, 0, 1), workers, pin=False))
     batch = next(batches), next(batches)
     for offset, found in zip((8, 12), batch, strict=True):
+        assert found["real_a"].dtype == torch.uint8
+        found = on_device(found, torch.device("cpu"))
         for i in range(4):
             alone = data[offset + i]
             assert torch.equal(found["real_a"][i], alone["real_a"])
@@ -456,6 +458,41 @@ def test_augmentation_differs_between_positions_and_seeds():
     assert shown(0) == shown(0)
     assert len(set(shown(0))) > 15
     assert shown(0) != shown(1)
+
+
+def test_a_crop_is_a_window_or_its_mirror_image_each_as_often():
+    """Every pixel tells its place, in a read-only view, as images that live on disk are."""
+    places = np.arange(36 * 36, dtype=np.uint16).reshape(36, 36, 1)
+    places.flags.writeable = False
+    augment = Augment(TrainSettings(size=32))
+    corners, mirrored = Counter(), 0
+    for position in range(2000):
+        found = np.rint(augment(places, "A", position) * 65535).astype(int)[:, :, 0]
+        step = found[0, 1] - found[0, 0]
+        mirrored += step == -1
+        window = found[:, ::step]
+        top, left = divmod(int(window[0, 0]), 36)
+        np.testing.assert_array_equal(window, places[top : top + 32, left : left + 32, 0])
+        corners[top, left] += 1
+    assert set(corners) == {(y, x) for y in range(5) for x in range(5)}
+    assert all(abs(count - 80) < 45 for count in corners.values())  # five standard deviations
+    assert abs(mirrored - 1000) < 112
+    assert not (augment(places, "A", 0) == augment(places, "B", 0)).all()
+
+
+def test_no_flip_where_it_is_turned_off():
+    ramp = np.arange(36, dtype=np.uint8)[None, :, None].repeat(36, axis=0)
+    augment = Augment(TrainSettings(size=32, augment={"flip": False}))
+    assert all(np.diff(augment(ramp, "A", p)[0, :, 0].astype(int)).min() == 1 for p in range(40))
+
+
+def test_one_deep_image_makes_the_batch_deep():
+    settings = TrainSettings(size=16, augment={"preset": "resize", "flip": False})
+    images = [np.full((16, 16, 3), 100, np.uint8), np.full((16, 16, 3), 25700, np.uint16)]
+    data = UnpairedImages(*(ImageStore([None] * 2, images) for _ in "AB"), settings)
+    batch = next(iter(loader(data, PositionSampler(2, 0, 0, 1), 0, pin=False)))
+    assert batch["real_a"].dtype == torch.float32 and batch["position"].tolist() == [0, 1]
+    torch.testing.assert_close(batch["real_a"], torch.full((2, 3, 16, 16), 100 / 255 * 2 - 1))
 
 
 def test_deep_images_keep_their_depth_through_augmentation():

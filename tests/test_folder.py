@@ -679,7 +679,7 @@ def test_two_processes_share_a_folder(photos, tmp_path, generator):
     add_bad_files(photos)
     launcher = ("torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m")
     process = run(generator, photos, tmp_path / "out", "--json", launcher=launcher)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 1, err
     (summary,) = out.strip().splitlines()
     summary = json.loads(summary)

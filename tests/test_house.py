@@ -13,9 +13,9 @@ FLOORS = {
     "recipes": 0, "arguments": 0, "files": 0, "images": 0, "metadata": 0,
     "networks": 1, "losses": 1, "datasets": 1,
     "artifacts": 2,
-    "translation": 3, "evaluation": 3, "reporting": 3,
+    "translation": 3, "evaluation": 3, "stylization": 3, "reporting": 3,
     "training": 4,
-    "commands": 5, "cli": 5, "__main__": 5,
+    "app": 5, "commands": 5, "cli": 5, "__main__": 5,
 }  # fmt: skip
 SIBLINGS_APART = {3}
 

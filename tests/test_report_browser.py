@@ -91,7 +91,14 @@ def test_it_is_small_soon_ready_and_asks_for_nothing(visit, report):
     ready, size = float(page.evaluate("document.documentElement.dataset.ready")), report.stat().st_size
     print(f"report of a short run: {size / 1e6:.2f} MB, interactive after {ready:.0f} ms")
     assert size < 10_000_000
-    assert ready < 10_000  # two seconds are wanted; a machine shared by many must not fail for it
+    # Two seconds until it is ready, counted in what the page computes: a machine shared by many may be slow.
+    session = page.context.new_cdp_session(page)
+    session.send("Performance.enable", {"timeDomain": "threadTicks"})
+    page.reload()
+    page.locator("html[data-ready]").wait_for(state="attached")
+    spent = {each["name"]: each["value"] for each in session.send("Performance.getMetrics")["metrics"]}
+    print(f"of which it computes {spent['TaskDuration']:.2f} s")
+    assert 0 < spent["TaskDuration"] < 2
 
 
 def test_the_curves_drawn_are_those_of_metrics_jsonl(visit, report, logged):

@@ -40,7 +40,7 @@ def torchrun(
         )
 
 
-def finished(process: subprocess.Popen, here: Path, run: str, seconds: float = 240) -> int:
+def finished(process: subprocess.Popen, here: Path, run: str, seconds: float = 600) -> int:
     try:
         return process.wait(seconds)
     except subprocess.TimeoutExpired:
@@ -55,7 +55,7 @@ def logged(run: Path) -> list[dict]:
     return [json.loads(line) for line in lines if line.endswith("}")]
 
 
-def wait_for_step(run: Path, step: int, process: subprocess.Popen, seconds: float = 120) -> None:
+def wait_for_step(run: Path, step: int, process: subprocess.Popen, seconds: float = 300) -> None:
     until = time.monotonic() + seconds
     while not logged(run) or logged(run)[-1]["step"] < step:
         assert process.poll() is None, "ended before its time"
@@ -173,7 +173,7 @@ def test_the_same_wandb_run_goes_on_with_no_step_twice_and_none_missing(tiny, he
 
 def offline_steps_when_complete(run: Path, last: int) -> list[int]:
     """W&B's service writes the last lines after it has said that it is done."""
-    until = time.monotonic() + 20
+    until = time.monotonic() + 120
     while (steps := offline_steps(run))[-1:] != [last] and time.monotonic() < until:
         time.sleep(0.1)
     return steps
@@ -266,7 +266,7 @@ def test_a_machine_cut_off_in_the_middle_leaves_the_other_to_finish(tiny, here, 
         wait_for_step(here / "run", 12, first)
         assert "fp32 on 2 x cpu" in (here / "run.log").read_text()
         ip("-n", two_machines[1][0], "link", "set", two_machines[1][1], "down")
-        assert finished(first, here, "run", 300) == 0
+        assert finished(first, here, "run") == 0
     finally:
         for process in started:
             if process.poll() is None:
@@ -292,7 +292,7 @@ def test_the_slurm_script_requeues_itself_until_it_is_done(tiny, here, processes
         process = subprocess.Popen(command, cwd=here, env=env, stdout=log, stderr=log, start_new_session=True)
         wait_for_step(here / "run", 3, process)
         process.send_signal(signal.SIGUSR1)
-        status = finished(process, here, "run", 120)
+        status = finished(process, here, "run")
         assert status == 75 if processes == 1 else status != 0
         assert (here / "requeued").read_text() == "requeue 41\n"
         (saved,) = checkpoints(here / "run" / "checkpoints")
@@ -305,7 +305,7 @@ def test_the_slurm_script_requeues_itself_until_it_is_done(tiny, here, processes
             stderr=log,
             start_new_session=True,
         )
-        assert finished(process, here, "run", 120) == 0
+        assert finished(process, here, "run") == 0
     assert (here / "requeued").read_text() == "requeue 41\n"
     assert logged(here / "run")[-1]["step"] == steps
 

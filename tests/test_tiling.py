@@ -225,12 +225,12 @@ def test_a_sample_holds_one_map_and_not_all(monkeypatch):
 def test_patches_come_from_everywhere_and_do_not_keep_time():
     image = np.indices((700, 1000)).transpose(1, 2, 0).astype(np.uint16)
     source = ArraySource(np.concatenate([image, image[:, :, :1]], axis=2))
-    parts = torch.cat(list(sample_patches(source, 20 * 128 * 128, 4)))
-    assert parts.shape == (20, 3, 128, 128)
+    parts = torch.cat(list(sample_patches(source, 20 * 140 * 140, 4)))
+    assert parts.shape == (20, 3, 140, 140)
     places = ((parts[:, :2, 0, 0] + 1) / 2 * 65535).round().long()
     cells = {(int(y) * 4 // 700, int(x) * 5 // 1000) for y, x in places + 1}
     assert len(cells) > 15 and len({int(x) for x in places[:, 1]}) > 15  # of 5 columns of cells
-    assert torch.equal(parts, torch.cat(list(sample_patches(source, 20 * 128 * 128, 4))))
+    assert torch.equal(parts, torch.cat(list(sample_patches(source, 20 * 140 * 140, 4))))
     every = torch.cat(list(sample_patches(ArraySource(source.pixels[:512, :512]), 10**7, 4)))
     found = ((every[:, 0] + 1) / 2 * 65535).round().long() * 512 + (
         (every[:, 1] + 1) / 2 * 65535

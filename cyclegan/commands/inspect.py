@@ -72,6 +72,10 @@ def _label_rows(label: dict[str, Any] | None) -> list[tuple[str, str]]:
         rows.append(("translated", f"{label.get('source')} to {label.get('target')}"))
         digest = label.get("generator_sha256", "unknown")
         rows.append(("generator", f"{label['domain']} {label.get('direction')}, sha256 {digest}"))
+    if "system" in label:
+        rows.append(("stylized", f"{label['system']}, sha256 {label.get('generator_sha256', 'unknown')}"))
+    if "style_sha256" in label:
+        rows.append(("style", f"sha256 {label['style_sha256']}"))
     rows += [("data", f"{side}: {licence}") for side, licence in label.get("licences", {}).items()]
     rows += [("by", f"{side}: {names}") for side, names in label.get("attribution", {}).items()]
     if "input_sha256" in label:

@@ -70,7 +70,7 @@ def translate(args: list[str]) -> int:
         signing = (sign_cert, sign_key, sign_tsa)
 
         def options() -> FolderOptions:
-            return FolderOptions(size, format, quality, batch_size, overwrite, label, _signer(*signing))
+            return FolderOptions(size, format, quality, batch_size, overwrite, label, signer_of(*signing))
 
         return lambda: _translate(
             generator, input, output, options(), backend, precision, Tiling(tile, tiling), reference, json
@@ -79,7 +79,7 @@ def translate(args: list[str]) -> int:
     return parse(command, args, "cyclegan translate")()
 
 
-def _signer(cert: Path | None, key: Path | None, tsa: str | None) -> "Signer | None":
+def signer_of(cert: Path | None, key: Path | None, tsa: str | None) -> "Signer | None":
     """Who signs, if anyone; all that is wrong with it is said before anything starts."""
     if cert is None or key is None:
         if cert or key or tsa:
@@ -118,21 +118,31 @@ def _translate(
         begun = backend_of(planned.target) if goes_on else None
         backend = begun or pick_backend(generator, precision, len(planned))
     translator = Translator.from_pretrained(generator, share.device(), backend, precision, tiling, reference)
-    work = FolderTranslation(translator, planned, options, share)
+    return carry_out(FolderTranslation(translator, planned, options, share), target, as_json)
+
+
+def carry_out(work: "FolderTranslation", target: Path, as_json: bool, verb: str = "translate") -> int:
+    """Have it all done and say what came of it; the exit status.
+
+    Args:
+        target: as the user named it.
+        verb: the command, as its complaints begin.
+    """
     _go_through(work)
     if work.summary is None:  # another process speaks for all
         return 0
     for error in work.summary.failed.values():
-        print(shown(f"cyclegan translate: {error}"), file=sys.stderr)
+        print(shown(f"cyclegan {verb}: {error}"), file=sys.stderr)
     bare = sum(output.lower().endswith(".bmp") for _, output in work.plan.names)
-    if options.label and bare:
-        print(f"cyclegan translate: BMP has no place for a label; {bare} go without", file=sys.stderr)
+    if work.options.label and bare:
+        print(f"cyclegan {verb}: BMP has no place for a label; {bare} go without", file=sys.stderr)
     if as_json:
-        computed = {"backend": translator.backend.name, "precision": translator.backend.precision}
+        backend = work.translator.backend
+        computed = {"backend": backend.name, "precision": backend.precision}
         said = {"failed": work.summary.failed, "output": str(target), **computed}
         print_json({**_figures(work.summary), **said})
     else:
-        print(_sentence(work.summary, target))
+        print(_sentence(work.summary, target, verb))
     return 1 if work.summary.failed else 0
 
 
@@ -161,10 +171,10 @@ def _figures(summary: "Summary") -> dict[str, float]:
     return {"translated": summary.translated, "kept": summary.kept, "images_per_s": round(rate, 2)}
 
 
-def _sentence(summary: "Summary", target: Path) -> str:
+def _sentence(summary: "Summary", target: Path, verb: str) -> str:
     count = summary.translated + summary.kept + len(summary.failed)
     speed = f" at {_figures(summary)['images_per_s']:g} images/s" if summary.translated else ""
-    parts = [f"Translated {summary.translated} of {count} images into {target}{speed}"]
+    parts = [f"{verb.capitalize()}d {summary.translated} of {count} images into {target}{speed}"]
     if summary.kept:
         parts.append(f"{summary.kept} were done before")
     if summary.failed:

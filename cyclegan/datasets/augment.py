@@ -1,14 +1,11 @@
-"""Augmentation with albumentations; the only file that knows the library."""
+"""Augmentation: crop and mirror by hand, all else with albumentations, which only this file knows."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import cv2
 import numpy as np
-
-# Without this the import asks the network for a newer release.
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-import albumentations as A
 
 from cyclegan import chance
 from cyclegan.config import TrainSettings
@@ -49,26 +46,42 @@ class Augment:
     """The random part: a function of (seed, side, position) and of nothing else."""
 
     def __init__(self, settings: TrainSettings) -> None:
-        self.seed = settings.seed
-        self.pipeline = A.Compose(list(_transforms(settings)))
+        self.seed, self.size = settings.seed, settings.size
+        self.flip = settings.augment.flip
+        self.transforms = _by_names(settings.augment.transforms) if settings.augment.transforms else None
 
     def __call__(self, pixels: np.ndarray, side: str, position: int) -> np.ndarray:
         """(H, W, C) stored pixels to (size, size, C): uint8 as it came, deeper images as float in [0, 1]."""
+        pixels = self._cropped(pixels, side, position)
         if pixels.dtype == np.uint16:  # albumentations knows uint8 and float32 alone
             pixels = pixels.astype(np.float32) / 65535
-        self.pipeline.set_random_seed(chance.seed_for(self.seed, f"augment {side}", position) % 2**32)
-        return self.pipeline(image=pixels)["image"]
+        if self.transforms is None:
+            return pixels
+        self.transforms.set_random_seed(chance.seed_for(self.seed, f"augment {side}", position) % 2**32)
+        return self.transforms(image=pixels)["image"]
+
+    def _cropped(self, pixels: np.ndarray, side: str, position: int) -> np.ndarray:
+        """The crop, mirrored or not; by hand, for the library takes ten times as long to decide on it."""
+        height, width = pixels.shape[:2]
+        top, left, mirror = chance.below(
+            self.seed, f"crop {side}", position, height - self.size + 1, width - self.size + 1, 2
+        )
+        crop = pixels[top : top + self.size, left : left + self.size]
+        if not (mirror and self.flip):
+            return crop
+        return cv2.flip(crop, 1).reshape(crop.shape)  # which drops a channel that is alone
 
 
-def _transforms(settings: TrainSettings) -> Iterator[A.BasicTransform]:
-    if settings.augment.preset != "resize":
-        yield A.RandomCrop(settings.size, settings.size)
-    if settings.augment.flip:
-        yield A.HorizontalFlip(p=0.5)
-    yield from (_by_name(i, entry) for i, entry in enumerate(settings.augment.transforms))
+def _by_names(transforms: Sequence[Mapping[str, Any]]) -> Any:
+    """The pipeline of albumentations, which takes seconds to import, so that runs without it do without."""
+    # Without this the import asks the network for a newer release.
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    import albumentations as A
+
+    return A.Compose([_by_name(A, i, entry) for i, entry in enumerate(transforms)])
 
 
-def _by_name(number: int, entry: Mapping[str, Any]) -> A.BasicTransform:
+def _by_name(A: Any, number: int, entry: Mapping[str, Any]) -> Any:
     """One albumentations transform from ``{name: ColorJitter, hue: 0.05}``."""
     arguments = dict(entry)
     name = arguments.pop("name", None)

@@ -3,14 +3,14 @@
 import hashlib
 import itertools
 import shutil
-import stat
 import zipfile
 from collections.abc import Iterator
 from io import BytesIO
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from PIL import Image
 
+from cyclegan.datasets.archive import Member, safe_members
 from cyclegan.datasets.cards import (
     EMBEDDED_DEFAULT,
     SPLITS,
@@ -31,9 +31,6 @@ from cyclegan.errors import BadInput
 from cyclegan.images import SUFFIXES, list_images, read_image
 
 ATTRIBUTION = "ATTRIBUTION.md"
-MAX_MEMBERS = 2_000_000
-MAX_BYTES = 256 * 2**30
-MAX_RATIO = 200  # pictures hardly compress; a member that shrank more than this is a bomb
 
 
 def prepare(domain: str) -> Path:
@@ -169,36 +166,12 @@ def _on_white(data: bytes) -> Image.Image:
     return Image.alpha_composite(white, image).convert("RGB")
 
 
-def _safe_members(path: Path) -> Iterator[tuple[zipfile.ZipFile, zipfile.ZipInfo, PurePosixPath]]:
-    """The regular files of a zip, after all of it has been found harmless."""
+def _safe_members(path: Path) -> Iterator[Member]:
     try:
-        with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
-            if len(members) > MAX_MEMBERS or sum(m.file_size for m in members) > MAX_BYTES:
-                raise BadInput(f"{path}: unpacks to more than {MAX_BYTES >> 30} GiB or {MAX_MEMBERS:,} files")
-            for member in members:
-                _refuse_harm(path, member)
-            for member in members:
-                if not member.is_dir():
-                    yield archive, member, PurePosixPath(member.filename)
+        yield from safe_members(path)
     except zipfile.BadZipFile as error:
         path.unlink()
         raise BadInput(f"{path}: is not a whole zip ({error}); it was removed, fetch it again") from error
-
-
-def _refuse_harm(path: Path, member: zipfile.ZipInfo) -> None:
-    name = PurePosixPath(member.filename.replace("\\", "/"))
-    if name.is_absolute() or ".." in name.parts or ":" in name.parts[0]:
-        raise BadInput(
-            f"{path}: the member {member.filename!r} would climb out of its folder; nothing was unpacked"
-        )
-    if stat.S_ISLNK(member.external_attr >> 16):
-        raise BadInput(f"{path}: the member {member.filename!r} is a link; nothing was unpacked")
-    if member.file_size > MAX_RATIO * max(member.compress_size, 1024):
-        raise BadInput(
-            f"{path}: the member {member.filename!r} unpacks to {member.file_size:,} bytes from "
-            f"{member.compress_size:,}; that is a bomb, nothing was unpacked"
-        )
 
 
 def _extract(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, path: Path) -> None:

@@ -4,10 +4,11 @@ A position counts the images of A shown since the run began, over all processes.
 of A once; B is walked in an order of its own, begun anew when it is used up.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -39,16 +40,23 @@ class UnpairedImages(Dataset):
         epoch, offset = divmod(position, len(self.stores[side]))
         return int(self._order(side, epoch)[offset])
 
-    def _image(self, side: str, position: int) -> Tensor:
-        pixels = self.stores[side][self.index(side, position)]
-        return to_tensor(self.augment(pixels, side, position))
+    def _pixels(self, side: str, position: int) -> np.ndarray:
+        return self.augment(self.stores[side][self.index(side, position)], side, position)
 
     def __getitem__(self, position: int) -> dict[str, Tensor | int]:
         return {
-            "real_a": self._image("A", position),
-            "real_b": self._image("B", position),
+            "real_a": to_tensor(self._pixels("A", position)),
+            "real_b": to_tensor(self._pixels("B", position)),
             "position": position,
         }
+
+    def __getitems__(self, positions: Sequence[int]) -> dict[str, Tensor]:
+        """A batch at once, for DataLoader: (N, C, size, size), as uint8 where the files are 8 bits deep."""
+        sides = {
+            f"real_{side.lower()}": _batch([self._pixels(side, position) for position in positions])
+            for side in "AB"
+        }
+        return {**sides, "position": torch.tensor(positions)}
 
     def __getstate__(self) -> dict:
         # A cache of a bound method cannot travel to a spawned loader process.
@@ -57,6 +65,28 @@ class UnpairedImages(Dataset):
     def __setstate__(self, state: dict) -> None:
         self.__dict__.update(state)
         self._order = lru_cache(maxsize=4)(self._shuffled)
+
+
+def _batch(images: Sequence[np.ndarray]) -> Tensor:
+    """(size, size, C) images as one tensor (N, C, size, size): uint8 if all are, else float in [-1, 1]."""
+    if any(pixels.dtype != np.uint8 for pixels in images):
+        return torch.stack([to_tensor(pixels) for pixels in images])
+    height, width, channels = images[0].shape
+    planes = np.empty((len(images), channels, height, width), np.uint8)
+    for pixels, target in zip(images, planes, strict=True):
+        for channel in range(channels):  # ten times as fast as numpy's transposed copy
+            cv2.extractChannel(pixels, channel, target[channel])
+    return torch.from_numpy(planes)
+
+
+def on_device(batch: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    """A loader's batch where it is needed; uint8 images become float32 in [-1, 1] there and not before."""
+    moved = {key: value.to(device, non_blocking=True) for key, value in batch.items()}
+    return {key: _scaled(value) if value.dtype == torch.uint8 else value for key, value in moved.items()}
+
+
+def _scaled(pixels: Tensor) -> Tensor:
+    return pixels.float().mul_(2 / 255).sub_(1)  # as ``to_tensor``, bit for bit
 
 
 class PositionSampler:
@@ -100,6 +130,11 @@ def open_stores(domain: Domain, settings: TrainSettings) -> tuple[ImageStore, Im
     return a, b
 
 
+def _whole(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """``__getitems__`` has put it together already."""
+    return batch
+
+
 def loader(
     dataset: UnpairedImages,
     sampler: PositionSampler,
@@ -109,11 +144,13 @@ def loader(
 ) -> DataLoader:
     """Batches of this process, on the CPU: ``real_a``, ``real_b`` (N, C, H, W) and ``position`` (N,).
 
+    Images of 8 bits come as uint8, for ``on_device`` to scale.
     ``begin_worker`` is called first in each of the loading processes.
     """
     return DataLoader(
         dataset,
         batch_sampler=sampler,
+        collate_fn=_whole,
         num_workers=workers,
         pin_memory=pin,
         persistent_workers=workers > 0,

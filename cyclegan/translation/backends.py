@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from cyclegan.artifacts import WEIGHTS, GeneratorConfig, load_generator
+from cyclegan.artifacts import WEIGHTS, load_generator
 from cyclegan.artifacts.export import cached_onnx
 from cyclegan.artifacts.onnx_file import METADATA, onnx_session, read_metadata, run_session
 from cyclegan.datasets.fetch import sha256_of
@@ -26,6 +26,17 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 WORTH_EXPORTING = 100
 
 
+class Takes(Protocol):
+    """What images a backend takes; ``GeneratorConfig`` says it, among other things."""
+
+    @property
+    def channels(self) -> int: ...
+    @property
+    def multiple_of(self) -> int: ...
+    @property
+    def background(self) -> tuple[int, int, int]: ...
+
+
 class Backend(Protocol):
     """Maps (N, C, H, W) float32 on ``device``, values in [-1, 1], to the same shape.
 
@@ -35,7 +46,7 @@ class Backend(Protocol):
 
     name: str
     precision: str
-    config: GeneratorConfig
+    config: Takes
     device: torch.device
     weights_sha256: str | None
 
@@ -61,7 +72,7 @@ class TorchBackend:
     def __init__(
         self,
         network: nn.Module,
-        config: GeneratorConfig,
+        config: Takes,
         device: torch.device | str | None = None,
         precision: Precision = "auto",
         weights_sha256: str | None = None,

@@ -52,19 +52,23 @@ class Label:
         licences: of the training images, by domain ("A", "B").
         card_sha256: of the domain's data card.
         trained_with: the version of cyclegan that trained the generator.
+        system: what made it, in words, where that is no generator between domains.
+        style_sha256: of the pictures whose style was taken over, with commas between.
         attribution: whom the training images are by, by domain.
     """
 
     generator_sha256: str | None
     config_sha256: str | None
-    domain: str
-    direction: str
-    source: str
-    target: str
+    domain: str | None
+    direction: str | None
+    source: str | None
+    target: str | None
     licences: Mapping[str, str]
     card_sha256: str | None
-    trained_with: str
+    trained_with: str | None
     attribution: Mapping[str, str] = field(default_factory=dict)
+    system: str | None = None
+    style_sha256: str | None = None
 
     @classmethod
     def of(
@@ -95,9 +99,30 @@ class Label:
             )
         return label
 
+    @classmethod
+    def of_stylization(
+        cls, system: str, weights_sha256: str, licences: Mapping[str, str], style_sha256: str
+    ) -> "Label":
+        """The label of what was given the look of other pictures.
+
+        Args:
+            system: the method, in words.
+            weights_sha256: of the file that its network's weights come from.
+            licences: of those weights, and what else it rests on.
+        """
+        nobody = dict.fromkeys(("config_sha256", "domain", "direction", "source", "target", "card_sha256"))
+        return cls(
+            generator_sha256=weights_sha256,
+            licences=dict(licences),
+            trained_with=None,
+            system=system,
+            style_sha256=style_sha256,
+            **nobody,
+        )
+
     def record(self) -> dict[str, Any]:
         """The label as plain values, as a line of manifest.jsonl or a C2PA assertion holds them."""
-        return {
+        record = {
             "digital_source_type": DIGITAL_SOURCE_TYPE,
             "generator_sha256": self.generator_sha256,
             "config_sha256": self.config_sha256,
@@ -108,9 +133,12 @@ class Label:
             "licences": dict(self.licences),
             "attribution": dict(self.attribution),
             "card_sha256": self.card_sha256,
-            "trained_with": f"cyclegan {self.trained_with}",
+            "trained_with": self.trained_with and f"cyclegan {self.trained_with}",
             "cyclegan_version": __version__,
         }
+        if self.system is not None:
+            record |= {"system": self.system, "style_sha256": self.style_sha256}
+        return record
 
     def facts(self, source_sha256: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         """``record`` and what concerns one picture: its input's digest, and how it was translated."""
@@ -123,6 +151,11 @@ class Label:
         identifiers), and would say false things of this picture.
         """
         return replace(metadata, xmp=_packet(self.facts(source_sha256, settings)))
+
+
+def system_of(facts: Mapping[str, Any]) -> str:
+    """What made a picture, in words."""
+    return facts.get("system") or f"CycleGAN generator, {facts['source']} to {facts['target']}"
 
 
 def _named(names: str) -> str:
@@ -146,11 +179,11 @@ def _packet(facts: Mapping[str, Any]) -> bytes:
     digest = facts["generator_sha256"]
     add(_IPTC, "DigitalSourceType", facts["digital_source_type"])
     # IPTC Photo Metadata 2025.1 names the system as a person would, and its version.
-    add(_IPTC, "AISystemUsed", f"CycleGAN generator, {facts['source']} to {facts['target']}")
+    add(_IPTC, "AISystemUsed", system_of(facts))
     add(_IPTC, "AISystemVersionUsed", digest and f"sha256:{digest}")
     add(_XMP, "CreatorTool", f"cyclegan {facts['cyclegan_version']}")
     for name, key in _TEXTS.items():
-        add(OURS, name, facts[key])
+        add(OURS, name, facts.get(key))
     for name, key in _BAGS.items():
         bag = ET.SubElement(ET.SubElement(about, f"{{{OURS}}}{name}"), f"{{{_RDF}}}Bag")
         for side, words in sorted(facts[key].items()):
@@ -171,6 +204,8 @@ _TEXTS = {
     "TrainedWith": "trained_with",
     "Version": "cyclegan_version",
     "InputSHA256": "input_sha256",
+    "System": "system",
+    "StyleSHA256": "style_sha256",
 }
 _BAGS = {"TrainingLicences": "licences", "TrainingAttribution": "attribution"}  # "A: ..." and "B: ..."
 

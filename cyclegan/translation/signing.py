@@ -152,7 +152,7 @@ def _manifest(title: str, mime: str, facts: Mapping[str, Any]) -> dict[str, Any]
             "action": "c2pa.edited",
             "digitalSourceType": facts["digital_source_type"],
             "softwareAgent": agent,
-            "description": f"Translated by a generator, {facts['source']} to {facts['target']}",
+            "description": _description(facts),
         },
     ]
     known = {key: value for key, value in facts.items() if value is not None}
@@ -165,6 +165,12 @@ def _manifest(title: str, mime: str, facts: Mapping[str, Any]) -> dict[str, Any]
             {"label": ASSERTION, "data": known, "created": True},
         ],
     }
+
+
+def _description(facts: Mapping[str, Any]) -> str:
+    if facts.get("system"):
+        return f"Stylized: {facts['system']}"
+    return f"Translated by a generator, {facts['source']} to {facts['target']}"
 
 
 def _mime_of(data: bytes) -> str:

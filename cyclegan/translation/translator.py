@@ -1,6 +1,6 @@
 """A saved generator as a function from image to image."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from cyclegan.artifacts import CONFIG, GeneratorConfig
+from cyclegan.artifacts import CONFIG
 from cyclegan.artifacts.hub import copy_generator, locate, upload
 from cyclegan.datasets.fetch import sha256_of
 from cyclegan.errors import BadInput
@@ -36,6 +36,7 @@ from cyclegan.translation.backends import (
     Backend,
     BackendName,
     Precision,
+    Takes,
     TorchBackend,
     open_backend,
 )
@@ -65,19 +66,21 @@ class Translator:
     Args:
         network: maps (N, C, H, W) in [-1, 1] to the same shape, H and W multiples of
             ``config.multiple_of``: a torch module, computed at fp32, or a ``Backend``.
-        config: what the generator says of itself.
+        config: what the generator says of itself, or what images a network takes that is none.
         device: where a module is to compute; default the fastest there is.
-        label: what each file says of its origin; default what ``config`` tells.
+        label: what each file says of its origin; default what a generator's ``config`` tells.
         tiling: how large images are cut.
+        facts: what else decides on a file's bytes, such as a picture whose style is taken over.
     """
 
     def __init__(
         self,
         network: nn.Module | Backend,
-        config: GeneratorConfig,
+        config: Takes,
         device: torch.device | str | None = None,
         label: Label | None = None,
         tiling: Tiling = DEFAULT_TILING,
+        facts: Mapping[str, Any] | None = None,
     ) -> None:
         is_module = isinstance(network, nn.Module)
         self.backend = TorchBackend(network, config, device, "fp32") if is_module else network
@@ -85,7 +88,7 @@ class Translator:
         self.config = config
         self.label = label or Label.of(config, self.backend.weights_sha256)
         self.saved_in: Path | None = None
-        self.reference_sha256: str | None = None
+        self.facts = dict(facts or {})
         self.tiling = tiling
         self.tiler = _tiler(self.backend, tiling, self._in_torch)
 
@@ -123,23 +126,23 @@ class Translator:
             opened = open_backend(path, backend, precision, device)
         digest = sha256_of(path / CONFIG) if path.is_dir() else None
         label = Label.of(opened.config, opened.weights_sha256, digest)
-        translator = cls(opened, opened.config, label=label, tiling=tiling)
+        facts = {} if reference is None else {"reference": sha256_of(reference)}
+        translator = cls(opened, opened.config, label=label, tiling=tiling, facts=facts)
         translator.saved_in = path if path.is_dir() else None
-        translator.reference_sha256 = None if reference is None else sha256_of(reference)
         return translator
 
     def settings(self, options: FolderOptions) -> dict[str, Any]:
         """What besides the generator and the input decides on a file's bytes; manifest.jsonl keeps it."""
         in_torch = ", tiles in torch" if self.backend.name != "torch" and self.has_tiles else ""
-        facts = {
+        return {
             "size": options.size,
             "backend": self.backend.name,
             "precision": self.backend.precision,
             "tiling": "whole" if options.size else f"{self.tiling}{in_torch}",
             "format": options.format,
             "quality": options.quality,
+            **self.facts,
         }
-        return facts if self.reference_sha256 is None else {**facts, "reference": self.reference_sha256}
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the generator as a folder that ``from_pretrained`` and the Hub take.

@@ -85,7 +85,8 @@ def sample_patches(source: Source, pixels: int, multiple_of: int) -> Iterator[Te
 
 
 def _patch_side(length: int, multiple_of: int) -> int:
-    return min(PATCH, length) // multiple_of * multiple_of or length
+    """``PATCH`` or somewhat more, so that enough patches cover all of ``length``."""
+    return length // max(1, length // PATCH) // multiple_of * multiple_of or length
 
 
 def _start(length: int, patch: int, count: int, index: int, draw: np.random.Generator) -> int:

@@ -1,0 +1,145 @@
+"""How the app bears many users at once: median and 95th percentile beside one user alone, and its memory.
+
+The server is `cyclegan app` as users start it; each user uploads a picture, has it translated, downloads the
+result and begins again. All run on this machine, so the users take their share of its cores, too.
+"""
+
+import io
+import json as json_lines
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import numpy as np
+import tyro
+from PIL import Image
+
+SETTLE_S = 10.0
+
+
+class User:
+    """One visitor, and how long each translation took from the upload to the last byte."""
+
+    def __init__(self, url: str, picture: bytes, number: int) -> None:
+        self.url, self.picture, self.session = url, picture, f"user{number}"
+        self.seconds: list[float] = []
+        self.failures: list[str] = []
+
+    def work(self, until: float, generator: str) -> None:
+        with httpx.Client(base_url=self.url, timeout=120) as client:
+            while time.monotonic() < until:
+                began = time.monotonic()
+                try:
+                    self._translate(client, generator)
+                except Exception as error:  # whatever it is counts as a failure
+                    self.failures.append(f"{type(error).__name__}: {error}")
+                    continue
+                self.seconds.append(time.monotonic() - began)
+
+    def _translate(self, client: httpx.Client, generator: str) -> None:
+        (path,) = client.post("gradio_api/upload", files={"files": ("picture.png", self.picture)}).json()
+        file = {"path": path, "meta": {"_type": "gradio.FileData"}}
+        body = {"data": [file, generator, 0, "auto", "same", 95]}
+        answer = client.post("gradio_api/call/translate", json=body)
+        answer.raise_for_status()
+        text = client.get(f"gradio_api/call/translate/{answer.json()['event_id']}").text
+        if "event: complete" not in text:
+            raise ValueError(text)
+        result = json_lines.loads(text.rpartition("data: ")[2].strip())[0]
+        data = client.get(f"gradio_api/file={result['path']}")
+        data.raise_for_status()
+        Image.open(io.BytesIO(data.content)).verify()
+
+
+def photograph(size: int) -> bytes:
+    import skimage.data
+
+    buffer = io.BytesIO()
+    Image.fromarray(skimage.data.astronaut()).resize((size, size)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def rush(url: str, users: int, seconds: float, size: int, generator: str) -> list[User]:
+    """So many users at once, for so long."""
+    crowd = [User(url, photograph(size), number) for number in range(users)]
+    until = time.monotonic() + seconds
+    threads = [threading.Thread(target=user.work, args=(until, generator)) for user in crowd]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return crowd
+
+
+def told(crowd: list[User], seconds: float) -> dict[str, float]:
+    times = np.array([second for user in crowd for second in user.seconds])
+    return {
+        "users": len(crowd),
+        "translations": len(times),
+        "failed": sum(len(user.failures) for user in crowd),
+        "median_s": round(float(np.median(times)), 3),
+        "p95_s": round(float(np.quantile(times, 0.95)), 3),
+        "per_s": round(len(times) / seconds, 2),
+    }
+
+
+def main(
+    generator: Path, users: int = 20, seconds: float = 120.0, size: int = 128, json: bool = False
+) -> None:
+    """Measure one user for an eighth of the time, then all of them.
+
+    Args:
+        generator: folder of a saved generator
+        users: at once
+        seconds: that they work
+        size: of the picture, in pixels a side
+        json: end with one line of JSON
+    """
+    server = subprocess.Popen(
+        [sys.executable, "-m", "cyclegan", "app", str(generator), "--port", "0", "--json"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        url = json_lines.loads(server.stdout.readline())["url"]
+        name = httpx.post(url + "gradio_api/run/list_generators", json={"data": []}).json()["data"][0][0][
+            "name"
+        ]
+        memory = {}
+
+        def remember(when: str) -> None:
+            memory[when] = httpx.get(url + "health").json()["memory_mib"]
+
+        rush(url, 1, 3, size, name)  # loads the generator
+        remember("before")
+        alone = told(rush(url, 1, seconds / 8, size, name), seconds / 8)
+        crowd = rush(url, users, seconds, size, name)
+        together = told(crowd, seconds)
+        remember("at the end")
+        time.sleep(SETTLE_S)
+        remember("after")
+        health = httpx.get(url + "health").json()
+    finally:
+        server.terminate()
+        server.wait()
+    print("users  translations  failed  median s  p95 s  translations/s")
+    for row in (alone, together):
+        print(
+            "{users:>5}  {translations:>12}  {failed:>6}  {median_s:>8}  {p95_s:>5}  {per_s:>14}".format(
+                **row
+            )
+        )
+    print("memory in MiB: " + ", ".join(f"{when} {value}" for when, value in memory.items()))
+    print(f"{health['pictures']} pictures in {health['passes']} passes")
+    for failure in sorted({failure for user in crowd for failure in user.failures})[:5]:
+        print(failure, file=sys.stderr)
+    if json:
+        facts = {"size": size, "alone": alone, "together": together, "memory_mib": memory}
+        print(json_lines.dumps(facts))
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

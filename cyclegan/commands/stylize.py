@@ -1,0 +1,224 @@
+"""cyclegan stylize."""
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from cyclegan.arguments import parse
+from cyclegan.commands.translate import carry_out, signer_of
+from cyclegan.errors import BadInput
+from cyclegan.stylization import Optimization, Progress, Style, fast_network, read_styles
+from cyclegan.stylization.stylizer import (
+    LICENCES,
+    SYSTEMS,
+    Images,
+    Method,
+    Stylizer,
+    facts,
+    style_digests,
+    weights_digest,
+)
+from cyclegan.translation.options import FolderOptions, Format, Tiling
+
+if TYPE_CHECKING:
+    import torch
+
+    from cyclegan.translation import Translator
+    from cyclegan.translation.provenance import Label
+
+BOTH_TAKE = {"size", "keep_colours"}
+DEFAULTS = Optimization()
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What the command line says of the styles and the method."""
+
+    method: Method
+    pictures: tuple[Path, ...]
+    weights: tuple[float, ...]
+    masks: tuple[Path, ...]
+    style_masks: tuple[Path, ...]
+    strength: float
+    options: Optimization
+    tiling: Tiling
+    preview: Path | None
+    every: int
+
+    def refuse_others(self) -> None:
+        """Options of the one method that the other does not know are not passed over.
+
+        Raises:
+            BadInput: names the first.
+        """
+        if self.every < 1:
+            raise BadInput(f"every: must be 1 or more, not {self.every}")
+        if self.preview is not None and self.method == "fast":
+            raise BadInput(
+                "--preview: is for --method optimize; the fast one has nothing to show before it is done"
+            )
+        if self.method == "optimize":
+            if self.strength != 1:
+                raise BadInput("--strength: is for --method fast; use --style-weight with optimize")
+            if self.tiling != Tiling():
+                raise BadInput(
+                    "--tile, --tiling: are for --method fast; optimize takes pictures whole (--size)"
+                )
+            return
+        for field in fields(Optimization):
+            given = getattr(self.options, field.name) != getattr(DEFAULTS, field.name)
+            if given and field.name not in BOTH_TAKE:
+                raise BadInput(f"--{field.name.replace('_', '-')}: is for --method optimize, not for fast")
+
+
+def stylize(args: list[str]) -> int:
+    def command(
+        content: Annotated[Path, tyro.conf.Positional],
+        style: Annotated[Path, tyro.conf.Positional],
+        output: Annotated[Path, tyro.conf.Positional],
+        options: Annotated[Optimization, tyro.conf.arg(name="")] = DEFAULTS,
+        method: Method = "optimize",
+        more_styles: tuple[Path, ...] = (),
+        weights: tuple[float, ...] = (),
+        masks: tuple[Path, ...] = (),
+        style_masks: tuple[Path, ...] = (),
+        strength: float = 1.0,
+        preview: Path | None = None,
+        every: int = 10,
+        format: Format | None = None,
+        quality: int = 95,
+        batch_size: int | None = None,
+        overwrite: bool = False,
+        label: bool = True,
+        sign_cert: Path | None = None,
+        sign_key: Path | None = None,
+        sign_tsa: str | None = None,
+        tile: int | Literal["auto", "off"] = "auto",
+        tiling: Literal["dense", "exact", "naive"] | None = None,
+        json: bool = False,
+    ) -> Callable[[], int]:
+        """Give a picture, or each of a folder, the look of another. Killed and called again, it goes on.
+
+        Args:
+            content: a picture, a folder (walked recursively), a quoted glob, or a .txt file with one path a
+                line
+            style: the picture whose look is wanted
+            output: where the results go, as with cyclegan translate
+            options: of the optimization
+            method: optimize changes each picture step by step (Gatys et al. 2016), minutes each; fast is one
+                pass of a network (Ghiasi et al. 2017)
+            more_styles: further style pictures
+            weights: of the style pictures, the first one's first; default equal
+            masks: for each style picture one that is white where in the content it goes
+            style_masks: for each style picture one that is white where its look is taken from (optimize)
+            strength: 0 to 1, from the content's own style to that of the picture (fast)
+            preview: a file that shows the picture at work, every EVERY steps
+            every: steps from one line of progress, and one preview, to the next
+            format: of the outputs; default is each picture's own
+            quality: of JPEG and WebP, 1 to 100
+            batch_size: pictures of one shape at once; default 1 on CPUs, 16 on GPUs
+            overwrite: do all again, and replace what lies there
+            label: say in each file that a machine made it, how, and in the style of which pictures
+            sign_cert: sign each file (C2PA) by this chain of certificates, PEM, the signer's own first
+            sign_key: the signer's private key (PEM)
+            sign_tsa: address of a timestamp authority; without one nothing goes over the network
+            tile: side of the tiles in pixels; auto cuts what memory cannot hold (fast)
+            tiling: how tiles are made to agree, as with cyclegan translate (fast)
+            json: end with one line of JSON
+        """
+        pictures, signing = (style, *more_styles), (sign_cert, sign_key, sign_tsa)
+
+        def run() -> int:
+            asked = _Asked(
+                method,
+                pictures,
+                weights,
+                masks,
+                style_masks,
+                strength,
+                options,
+                Tiling(tile, tiling),
+                preview,
+                every,
+            )
+            asked.refuse_others()
+            folder = FolderOptions(None, format, quality, batch_size, overwrite, label, signer_of(*signing))
+            return _stylize(content, output, asked, folder, json)
+
+        return run
+
+    return parse(command, args, "cyclegan stylize")()
+
+
+def _stylize(content: Path, target: Path, asked: _Asked, options: FolderOptions, as_json: bool) -> int:
+    from cyclegan.translation.folder import FolderTranslation
+    from cyclegan.translation.plan import plan
+    from cyclegan.translation.shares import Share
+
+    share = Share.of_environment()
+    planned = plan(content, target, options.format)
+    if asked.masks and len(planned) > 1:
+        raise BadInput(f"--masks: belong to one picture, and {content} has {len(planned)}")
+    styles = read_styles(asked.pictures, asked.weights, asked.masks, asked.style_masks)
+    translator = _translator(asked, styles, share.device())
+    return carry_out(FolderTranslation(translator, planned, options, share), target, as_json, "stylize")
+
+
+def _translator(asked: _Asked, styles: Sequence[Style], device: "torch.device") -> "Translator":
+    """What carries a stylization through the same files, labels and records as a translation."""
+    from cyclegan.translation import Translator
+    from cyclegan.translation.backends import TorchBackend
+    from cyclegan.translation.provenance import Label
+
+    options, method = asked.options, asked.method
+    digest = weights_digest(method)
+    label = Label.of_stylization(SYSTEMS[method], digest, LICENCES[method], style_digests(styles))
+    if method == "optimize":
+        backend = Stylizer(styles, options, device, _Reporter(asked, label))
+        choices = options.record()
+    else:
+        network = fast_network(styles, asked.strength, options.keep_colours, options.size)
+        backend = TorchBackend(network, Images(multiple_of=network.multiple_of), device, "fp32", digest)
+        choices = {
+            "strength": asked.strength,
+            "size": options.size,
+            "keep_colours": options.keep_colours,
+        }
+    record = facts(method, styles, choices)
+    return Translator(backend, backend.config, label=label, tiling=asked.tiling, facts=record)
+
+
+class _Reporter:
+    """Lines of progress on standard error, and the preview."""
+
+    def __init__(self, asked: _Asked, label: "Label") -> None:
+        self.every, self.preview, self.label = asked.every, asked.preview, label
+        if self.preview is not None and self.preview.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
+            raise BadInput(f"--preview: {self.preview} is not named as a .png, .jpg or .webp file")
+
+    def __call__(self, progress: Progress) -> None:
+        if progress.step % self.every and progress.step not in (1, progress.steps):
+            return
+        terms = ", ".join(f"{name} {value:.4g}" for name, value in progress.losses.items() if value)
+        size = f"{progress.width}x{progress.height}"
+        print(
+            f"step {progress.step}/{progress.steps} at {size}: loss {progress.loss:.5g} ({terms})",
+            file=sys.stderr,
+        )
+        if self.preview is not None:
+            self._show(self.preview, progress)
+
+    def _show(self, path: Path, progress: Progress) -> None:
+        from cyclegan.images import from_tensor, write_image
+        from cyclegan.metadata import Metadata
+
+        # The digest of what it is made from stands in the result, which this is not yet.
+        metadata = self.label.stamp(Metadata(), "", {"step": progress.step, "steps": progress.steps})
+        try:
+            write_image(path, from_tensor(progress.image[0]), metadata=metadata)
+        except OSError as error:
+            raise BadInput(f"--preview: {path} cannot be written ({error.strerror})") from error

@@ -1,0 +1,41 @@
+"""Colour and light apart: the content's colours can be kept (Gatys et al. 2017, §5.2, luminance only).
+
+Images are (N, 3, H, W) in [-1, 1]; luminance is BT.601's, as in the rest of the package.
+"""
+
+import torch
+from torch import Tensor
+
+_LUMA = (0.299, 0.587, 0.114)
+
+
+def luminance(images: Tensor) -> Tensor:
+    """(N, 3, H, W) to (N, 1, H, W)."""
+    return (images * images.new_tensor(_LUMA).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)
+
+
+def grey(images: Tensor) -> Tensor:
+    """The luminance, three times."""
+    return luminance(images).expand(-1, 3, -1, -1).contiguous()
+
+
+def with_colours_of(result: Tensor, content: Tensor) -> Tensor:
+    """The luminance of ``result`` with the colour differences of ``content``.
+
+    Both are added where the sum is a colour that there is; elsewhere the colour difference is made as
+    much smaller as it takes, so that the luminance is always that of ``result``.
+    """
+    light = luminance(result).clamp(-1, 1)
+    difference = content - luminance(content)
+    # What room there is above and below for the channel that needs most.
+    above = difference.amax(dim=1, keepdim=True).clamp(min=1e-6)
+    below = (-difference.amin(dim=1, keepdim=True)).clamp(min=1e-6)
+    room = torch.minimum((1 - light) / above, (1 + light) / below).clamp(0, 1)
+    return light + room * difference
+
+
+def match_luminance(style: Tensor, content: Tensor) -> Tensor:
+    """A grey style picture with the mean and the spread of the content's luminance (§5.2, eq. 4)."""
+    own, wanted = luminance(style), luminance(content)
+    spread = wanted.std() / own.std().clamp(min=1e-4)
+    return ((own - own.mean()) * spread + wanted.mean()).expand(-1, 3, -1, -1).contiguous()

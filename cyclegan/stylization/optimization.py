@@ -1,0 +1,145 @@
+"""Neural style transfer by optimization (Gatys et al. 2016): a picture is changed until it has both.
+
+Coarse to fine (Gatys et al. 2017, §6): large shapes of the style settle at a small size, where a step is
+cheap, and each doubling adds what only the larger picture can show.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cyclegan import chance
+from cyclegan.networks.vgg19 import VGG19
+from cyclegan.stylization.colour import grey, match_luminance, with_colours_of
+from cyclegan.stylization.descent import LBFGS, Adam, Descent
+from cyclegan.stylization.objective import Objective
+from cyclegan.stylization.options import Optimization
+from cyclegan.stylization.styles import Style, at_scale, resized
+
+HISTORY_BYTES = 1 << 30  # of L-BFGS, which keeps two vectors of the picture's size for each step it knows
+MOST_HISTORY = 100
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where an optimization stands after one step.
+
+    Args:
+        step, steps: counted over all scales, from 1.
+        height, width: of the present scale.
+        losses: the weighted terms of the best picture so far: ``content``, ``style``, ``total variation``.
+        image: that picture, (1, 3, height, width), roughly in [-1, 1].
+    """
+
+    step: int
+    steps: int
+    height: int
+    width: int
+    losses: dict[str, float]
+    image: Tensor
+
+    @property
+    def loss(self) -> float:
+        return sum(self.losses.values())
+
+
+OnStep = Callable[[Progress], bool | None]
+
+
+def optimize(
+    network: VGG19,
+    content: Tensor,
+    styles: Sequence[Style],
+    options: Optimization,
+    on_step: OnStep | None = None,
+    fast: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
+    """Give ``content`` the look of ``styles``.
+
+    Args:
+        network: VGG-19 with its weights, in evaluation mode, on the device of ``content``.
+        content: (3, H, W) in [-1, 1].
+        on_step: told after each step; what it returns ends the optimization when it is true.
+        fast: maps (1, 3, H, W) in [-1, 1], of any size, to the same shape, for ``options.start`` ``fast``.
+
+    Returns:
+        (3, h, w) in [-1, 1], at ``options.size`` or the content's own, as good as it was found.
+    """
+    original = content[None]
+    if options.keep_colours:
+        content = grey(original)[0]
+    scales = options.scales(*content.shape[1:])
+    steps = [options.steps_at(scale) for scale in range(len(scales))]
+    image, done, stopped = None, 0, False
+    for (height, width), count in zip(scales, steps, strict=True):
+        here = resized(content[None], height, width).clamp(-1, 1)
+        objective = Objective(network, here, _styles_at(styles, here, options), options)
+        image = _started(here, options, fast) if image is None else resized(image, height, width)
+        if not stopped:
+            run = _Run(objective, image, options, count)
+            image, stopped = run.to_the_end(on_step, done, sum(steps))
+        done += count
+    assert image is not None
+    if options.keep_colours:
+        colours = resized(original, *image.shape[2:]).clamp(-1, 1)
+        return with_colours_of(image, colours)[0]
+    return image[0].clamp(-1, 1)
+
+
+def _styles_at(styles: Sequence[Style], content: Tensor, options: Optimization) -> list[tuple[Tensor, Style]]:
+    pixels = content.shape[2] * content.shape[3] * options.style_scale**2
+    found = []
+    for style in styles:
+        image = at_scale(style, pixels).to(content)
+        found.append((match_luminance(image, content) if options.keep_colours else image, style))
+    return found
+
+
+def _started(content: Tensor, options: Optimization, fast: Callable[[Tensor], Tensor] | None) -> Tensor:
+    if options.start == "noise":
+        noise = chance.rng(options.seed, "stylization", 0).normal(0, 0.25, tuple(content.shape))
+        return torch.from_numpy(noise).to(content)
+    if options.start == "fast":
+        assert fast is not None
+        return fast(content)
+    return content.clone()
+
+
+class _Run:
+    """The steps at one scale, and the best picture among them."""
+
+    def __init__(self, objective: Objective, image: Tensor, options: Optimization, steps: int) -> None:
+        self.objective, self.steps = objective, steps
+        self.image = self.best = image.detach().clone()
+        self.best_loss = float("inf")
+        self.losses: dict[str, float] = {}
+        self.descent: Descent
+        if options.optimizer == "adam":
+            self.descent = Adam(self.image)
+        else:
+            bytes_a_step = 2 * image.numel() * image.element_size()
+            self.descent = LBFGS(self.image, min(MOST_HISTORY, max(4, HISTORY_BYTES // bytes_a_step)))
+
+    def to_the_end(self, on_step: OnStep | None, done: int, steps: int) -> tuple[Tensor, bool]:
+        """The best picture found, and whether ``on_step`` wanted no more."""
+        height, width = self.image.shape[2:]
+        for step in range(1, self.steps + 1):
+            self.one_step()
+            told = Progress(done + step, steps, height, width, self.losses, self.best)
+            if on_step is not None and on_step(told):
+                return self.best, True
+        return self.best, False
+
+    def one_step(self) -> None:
+        """Look at the present picture, keep it if it is the best, and go on to the next."""
+        image = self.image.requires_grad_(True)
+        terms = self.objective(image)
+        total = torch.stack(list(terms.values())).sum()
+        (gradient,) = torch.autograd.grad(total, image)
+        image, loss = image.detach(), float(total.detach())
+        if loss < self.best_loss:
+            self.best, self.best_loss = image, loss
+            self.losses = {name: float(term.detach()) for name, term in terms.items()}
+        self.image = self.descent.tell(loss, gradient)

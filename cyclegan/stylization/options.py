@@ -1,0 +1,97 @@
+"""What an optimized picture is to keep, to take over, and how long it may take."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from cyclegan.errors import BadInput, nearest
+from cyclegan.networks.vgg19 import LAYERS
+
+Optimizer = Literal["lbfgs", "adam"]
+Start = Literal["content", "noise", "fast"]
+SMALLEST = 16  # pixels a side that VGG-19's four halvings need
+COARSEST = 192  # pixels of the longer side that the first scale has at least
+
+# Gatys et al. 2016, §3.1; the weights, 1/C^2 for C channels, are those of the authors' own later program.
+CONTENT_LAYERS = {"relu4_2": 1.0}
+STYLE_LAYERS = {"relu1_1": 1.0, "relu2_1": 1 / 4, "relu3_1": 1 / 16, "relu4_1": 1 / 64, "relu5_1": 1 / 64}
+
+
+@dataclass(frozen=True)
+class Optimization:
+    """The choices of one optimization.
+
+    Args:
+        content_weight, style_weight, tv_weight: of the three terms (``cyclegan.losses.style``).
+        content_layers, style_layers: activations of VGG-19 and their weights within their term.
+        optimizer: L-BFGS, or Adam.
+        start: what is changed step by step: the content, noise, or what the fast network makes.
+        steps: at the coarsest scale; each finer one takes half as many as the one before.
+        coarse_to_fine: begin small and double the size, rather than work at the full size throughout.
+        size: longer side of the picture as it is computed; default its own.
+        style_scale: size of the style picture relative to the content, and so of its strokes.
+        keep_colours: take over the style's light and dark only.
+        seed: of the noise.
+
+    Raises:
+        BadInput: a value out of its range, or a layer that VGG-19 does not have.
+    """
+
+    content_weight: float = 1.0
+    style_weight: float = 0.25
+    tv_weight: float = 0.0
+    content_layers: dict[str, float] = field(default_factory=lambda: dict(CONTENT_LAYERS))
+    style_layers: dict[str, float] = field(default_factory=lambda: dict(STYLE_LAYERS))
+    optimizer: Optimizer = "lbfgs"
+    start: Start = "content"
+    steps: int = 200
+    coarse_to_fine: bool = True
+    size: int | None = None
+    style_scale: float = 1.0
+    keep_colours: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("content_weight", "style_weight", "tv_weight"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise BadInput(f"{name}: must be 0 or more, not {getattr(self, name):g}")
+        if not (self.content_weight or self.style_weight):
+            raise BadInput("content_weight, style_weight: one of them must be more than 0")
+        for name in ("content_layers", "style_layers"):
+            _check_layers(name, getattr(self, name))
+        if self.steps < 1:
+            raise BadInput(f"steps: must be 1 or more, not {self.steps}")
+        if self.size is not None and self.size < 16:
+            raise BadInput(f"size: must be 16 or more, not {self.size}")
+        if not 0.1 <= self.style_scale <= 10:
+            raise BadInput(f"style_scale: must be 0.1 to 10, not {self.style_scale:g}")
+
+    def scales(self, height: int, width: int) -> list[tuple[int, int]]:
+        """Height and width of the picture at each scale, the coarsest first."""
+        longer = max(height, width)
+        final = self.size or longer
+        sides = [final]
+        while self.coarse_to_fine and sides[0] // 2 >= COARSEST:
+            sides.insert(0, sides[0] // 2)
+        return [tuple(max(SMALLEST, round(side * s / longer)) for side in (height, width)) for s in sides]
+
+    def steps_at(self, scale: int) -> int:
+        """How many steps the scale of this number takes, 0 for the coarsest."""
+        return max(min(self.steps, 10), round(self.steps / 2**scale))
+
+    def record(self) -> dict[str, Any]:
+        """The choices as plain values, for the record."""
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return {name: dict(v) if isinstance(v, Mapping) else v for name, v in values.items()}
+
+
+def _check_layers(name: str, layers: Mapping[str, float]) -> None:
+    if not layers:
+        raise BadInput(f"{name}: names no layer, such as {LAYERS[0]}")
+    for layer, weight in layers.items():
+        if layer not in LAYERS:
+            raise BadInput(
+                f"{name}: VGG-19 has no layer {layer!r}{nearest(layer, LAYERS)} (relu1_1 to relu5_4)"
+            )
+        if not 0 <= weight < float("inf"):
+            raise BadInput(f"{name}: the weight of {layer} must be 0 or more, not {weight:g}")

@@ -1,0 +1,95 @@
+"""Optimization as a function of a batch of images, with what a record and a label say of each method."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from cyclegan.datasets.fetch import sha256_of
+from cyclegan.images import WHITE
+from cyclegan.networks.inference import inference_device, translate
+from cyclegan.networks.vgg19 import pretrained_vgg19, vgg19_file
+from cyclegan.stylization.fast import FastStyle, fast_network, model_file
+from cyclegan.stylization.optimization import OnStep, optimize
+from cyclegan.stylization.options import Optimization
+from cyclegan.stylization.styles import Style, resized
+
+Method = Literal["optimize", "fast"]
+SYSTEMS: Mapping[Method, str] = {
+    "optimize": "neural style transfer by optimization (Gatys et al. 2016), VGG-19",
+    "fast": "fast arbitrary stylization (Ghiasi et al. 2017), Magenta's networks",
+}
+# Of the weights, and of what they were trained on.
+LICENCES: Mapping[Method, Mapping[str, str]] = {
+    "optimize": {"VGG-19": "CC BY 4.0, K. Simonyan and A. Zisserman; trained on ImageNet"},
+    "fast": {"Magenta": "Apache-2.0; trained on ImageNet, Painter by Numbers and DTD"},
+}
+
+
+@dataclass(frozen=True)
+class Images:
+    """What images both methods take: colour, of any size from 16 pixels on, on white where transparent."""
+
+    channels: int = 3
+    multiple_of: int = 1
+    background: tuple[int, int, int] = WHITE
+
+
+class Stylizer:
+    """Images (N, 3, H, W) in [-1, 1] to the same shape, each optimized for itself.
+
+    Args:
+        styles: whose look they get.
+        options: as ``optimize`` takes them.
+        device: default the fastest there is.
+        on_step: told after each step; what it returns ends that image's optimization when it is true.
+    """
+
+    name, precision = "optimize", "fp32"
+    config = Images()
+
+    def __init__(
+        self,
+        styles: Sequence[Style],
+        options: Optimization,
+        device: torch.device | str | None = None,
+        on_step: OnStep | None = None,
+    ) -> None:
+        self.device = inference_device() if device is None else torch.device(device)
+        self.network = pretrained_vgg19().to(self.device)
+        self.weights_sha256 = sha256_of(vgg19_file())
+        self.styles, self.options, self.on_step = styles, options, on_step
+        self.fast: FastStyle | None = None
+        if options.start == "fast":
+            whole = [replace(style, part=None) for style in styles]
+            self.fast = fast_network(whole).to(self.device)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        # Callers translate in inference mode; here gradients are the work.
+        with torch.inference_mode(False), torch.enable_grad():
+            return torch.cat([self._one(image.clone()) for image in images])
+
+    def _one(self, image: Tensor) -> Tensor:
+        made = optimize(self.network, image, self.styles, self.options, self.on_step, self._first)
+        return resized(made[None], *image.shape[1:]).clamp(-1, 1)
+
+    def _first(self, content: Tensor) -> Tensor:
+        assert self.fast is not None
+        return translate(self.fast, content, self.fast.multiple_of)
+
+
+def style_digests(styles: Sequence[Style]) -> str:
+    """For the label: SHA-256 of each style picture."""
+    return ", ".join(style.record["sha256"] for style in styles if style.record)
+
+
+def weights_digest(method: Method) -> str:
+    """SHA-256 of the file that a method's network comes from."""
+    return sha256_of(vgg19_file() if method == "optimize" else model_file("arbitrary_transform"))
+
+
+def facts(method: Method, styles: Sequence[Style], choices: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides on a picture besides its content and the weights."""
+    return {"method": method, "styles": [style.record for style in styles], **choices}
