@@ -1,4 +1,4 @@
-"""Whose pictures these are: what the card and the files themselves say, what nobody says, what is there twice."""
+"""Whose pictures these are: what the card and the files say, what nobody says, what is there twice."""
 
 import hashlib
 from collections import Counter, defaultdict
@@ -70,7 +70,7 @@ class File:
 
 @dataclass(frozen=True)
 class Audit:
-    """All that is known of a domain's pictures; ``splits`` are named as the domain's, or "" of a bare folder."""
+    """All that is known of pictures; ``splits`` are named as a domain's, or "" of a bare folder."""
 
     name: str
     sources: tuple[Source, ...]
@@ -106,8 +106,10 @@ class Audit:
             of_side = [source for source in self.sources if source.side == split[-1:]]
             stated = next((source for source in of_side if source.licence is None), None)
             if stated is not None:
-                return f"side {stated.side} ({stated.title}) is under no licence that is known: {stated.stated}"
-            return f"{file.path}: says nothing of a licence, and there is no card that does; {_remedy(allowed)}"
+                where = f"side {stated.side} ({stated.title})"
+                return f"{where} is under no licence that is known: {stated.stated}"
+            said = "says nothing of a licence, and there is no card that does"
+            return f"{file.path}: {said}; {_remedy(allowed)}"
         if not is_allowed(licence, allowed):
             return f"{file.path}: is under {licence}, {_not_in(allowed)}"
         return None
@@ -118,8 +120,8 @@ class Audit:
         for side in ("A", "B"):
             each = Counter(self.licence(split, file) for split, file in self._all() if split[-1:] == side)
             known = joined(sorted(licence for licence in each if licence is not None))
-            words = "; ".join(dict.fromkeys(s.stated for s in self.sources if s.side == side and not s.licence))
-            rest = words or UNKNOWN
+            unclear = [s.stated for s in self.sources if s.side == side and s.licence is None]
+            rest = "; ".join(dict.fromkeys(unclear)) or UNKNOWN
             found[side] = known if None not in each else f"{known} AND {rest}" if known else rest
         return found
 

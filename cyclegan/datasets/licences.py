@@ -22,7 +22,8 @@ _CC_NAME = re.compile(
 _OTHERS = {
     r"\bCC[ -]?0\b|\bCC[ -]Zero\b": "CC0-1.0",
     r"\bpublic domain mark\b": "CC-PDM-1.0",
-    r"\bApache(?: Software)? Licen[cs]e,?(?: v(?:ersion)?)? ?2(?:\.0)?\b|apache\.org/licenses/LICENSE-2\.0": "Apache-2.0",
+    r"\bApache(?: Software)? Licen[cs]e,?(?: v(?:ersion)?)? ?2(?:\.0)?\b": "Apache-2.0",
+    r"apache\.org/licenses/LICENSE-2\.0": "Apache-2.0",
     r"\bMIT Licen[cs]e\b|opensource\.org/licenses?/mit\b": "MIT",
     r"\bODbL\b|\bOpen Database Licen[cs]e\b": "ODbL-1.0",
     r"\bUnsplash Licen[cs]e\b": "LicenseRef-Unsplash",
@@ -31,7 +32,9 @@ _OTHERS = {
 _PARTS = {
     "attribution": "BY", "noncommercial": "NC", "noderivatives": "ND", "noderivs": "ND", "sharealike": "SA",
 }  # fmt: skip
-_RESERVED = re.compile(r"\ball rights (?:are )?reserved\b|\balle rechte vorbehalten\b|\btous droits réservés\b", re.I)
+_RESERVED = re.compile(
+    r"\ball rights (?:are )?reserved\b|\balle rechte vorbehalten\b|\btous droits réservés\b", re.IGNORECASE
+)
 # An identifier alone among other words: "image: CC-BY-4.0, by me"
 _IDENTIFIER = re.compile(r"(?<![\w.-])(?:[A-Za-z][\w.+]*-)+\d+(?:\.\d+)*(?:-[A-Za-z-]+)?(?![\w-])")
 
@@ -72,7 +75,7 @@ def _names_in(text: str) -> Iterator[str | None]:
             yield expression("-".join(filter(None, ("CC", kind.rstrip("-"), version, place))))
     bare = _CC_URL.sub(" ", text)
     for kind, version in _CC_NAME.findall(bare):
-        parts = re.sub(r"non-?", "non", kind.lower()).replace("no-d", "nod").replace("share-", "share").replace("share ", "share")
+        parts = re.sub(r"\b(non|no|share)[- ](?=commercial|deriv|alike)", r"\1", kind.lower())
         names = [_PARTS.get(part, part.upper()) for part in re.split(r"[ -]+", parts)]
         yield expression("-".join(["CC", *names, version]))
     for pattern, name in _OTHERS.items():
