@@ -262,7 +262,7 @@ def test_every_control_has_a_name_and_a_tooltip(page):
         bare = page.evaluate(
             """() => [...document.querySelectorAll('.block input, .block textarea, .block select, button')]
                 .filter(e => e.checkVisibility({opacityProperty: false}) && e.type !== 'file'
-                    && !e.closest('footer, [role=tablist]'))
+                    && e.tabIndex >= 0 && !e.closest('footer, [role=tablist]'))
                 .filter(e => !e.closest('[title]') && !e.closest('.block')?.querySelector('[class*=info]'))
                 .map(e => e.outerHTML.slice(0, 200))"""
         )
