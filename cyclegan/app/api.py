@@ -7,6 +7,7 @@ import gradio as gr
 
 from cyclegan.app.limits import gather
 from cyclegan.app.service import AT_ONCE, Service, session_of, teller, told
+from cyclegan.app.stylize_api import build_stylize_api
 from cyclegan.app.translating import TILINGS, Wish, remove
 from cyclegan.app.uploads import file_upload, files_upload
 from cyclegan.errors import BadInput
@@ -25,6 +26,7 @@ def build_api(service: Service) -> None:
         file, failed = gr.File(label="translation"), gr.JSON(label="failed")
         files = gr.File(label="translations", file_count="multiple")
         wish = [size, tiling, format, quality]
+        build_stylize_api(service)
 
     def list_generators() -> list[dict[str, Any]]:
         """The generators that are offered: name, domain, direction, licences of their training images."""

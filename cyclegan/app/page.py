@@ -9,6 +9,7 @@ import gradio as gr
 from cyclegan.app.api import build_api
 from cyclegan.app.runs_tab import build_runs_tab
 from cyclegan.app.service import Service
+from cyclegan.app.stylize_tab import build_stylize_tab
 from cyclegan.app.train_tab import build_train_tab
 from cyclegan.app.translate_tab import build_translate_tab
 
@@ -27,6 +28,8 @@ def build_page(service: Service) -> gr.Blocks:
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab("Translate") as tab:
                 build_translate_tab(service, blocks, tab)
+            with gr.Tab("Stylize"):
+                build_stylize_tab(service)
             with gr.Tab("Train") as tab:
                 timer = build_train_tab(service, blocks, tab)
             with gr.Tab("Runs") as tab:

@@ -72,11 +72,14 @@ def label(path: Path) -> str:
     if found is None:
         return "<p>This format has no place for a label: the file does not say that a machine made it.</p>"
     kind = found.get("digital_source_type", "").rsplit("/", 1)[-1]
+    how = found.get("system") or f"{found.get('source')} to {found.get('target')}"
+    whose = " ".join(found[key] for key in ("domain", "direction") if found.get(key))
+    digest = f"sha256 {str(found.get('generator_sha256'))[:12]}…"
+    licences = "; ".join(f"{side}: {words}" for side, words in found.get("licences", {}).items())
     facts = {
-        "Made by": f"a machine ({kind}), {found.get('source')} to {found.get('target')}",
-        "Generator": f"{found.get('domain')} {found.get('direction')}, "
-        f"sha256 {str(found.get('generator_sha256'))[:12]}…",
-        "Trained on": "; ".join(f"{side}: {words}" for side, words in found.get("licences", {}).items()),
+        "Made by": f"a machine ({kind}), {how}",
+        "Generator" if whose else "Network": ", ".join(filter(None, (whose, digest))),
+        "Trained on" if whose else "Licences": licences,
     }
     return f'<div class="card"><p>The file says of itself:</p>{rows(facts)}</div>'
 

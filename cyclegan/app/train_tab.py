@@ -40,6 +40,7 @@ SIZES = [("as the recipe says", 0), ("64", 64), ("128", 128), ("256", 256)]
 DEFAULTS, QUICK = "defaults", EMBEDDED_DEFAULT
 TICK_S = 2.0
 CURVES = ("Adversarial", "Cycle", "Identity")
+COLOURS = ("#3b82c4", "#e07b00", "#2a9d68", "#a05fd0")  # by day and by night
 STATES = {
     "starting": "is starting: it loads, and prepares the pictures",
     "training": "is at work",
@@ -66,7 +67,7 @@ def build_train_tab(service: Service, page: gr.Blocks, tab: gr.Tab) -> gr.Timer:
             with gr.Row():
                 stop = gr.Button("Stop", interactive=False, elem_id="stop-training")
                 resume = gr.Button("Resume", interactive=False, elem_id="resume-training")
-            curves, plot, grid, console = _watched()
+            curves, plot, legend, grid, console = _watched()
     seen = gr.State()
 
     def list_runs(now: str | None) -> gr.Dropdown:
@@ -92,7 +93,7 @@ def build_train_tab(service: Service, page: gr.Blocks, tab: gr.Tab) -> gr.Timer:
             service.trainings.resume(service.trainings.run(name))
 
     private = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
-    watched = [status, stop, resume, plot, grid, console, seen]
+    watched = [status, stop, resume, plot, legend, grid, console, seen]
     gr.on([page.load, tab.select], list_runs, chosen, chosen, **private)
     gr.on([page.load, *(part.change for part in plan)], _preview, plan, command, **private)
     gr.on([chosen.change, curves.change, timer.tick], watch, [chosen, curves, seen], watched, **private)
@@ -178,7 +179,7 @@ def _plan() -> list[gr.components.Component]:
     return [kind, domain, name, a, b, recipe, length, unit, size]
 
 
-def _watched() -> tuple[gr.Radio, gr.LinePlot, gr.Image, gr.Textbox]:
+def _watched() -> tuple[gr.Radio, gr.LinePlot, gr.HTML, gr.Image, gr.Textbox]:
     curves = gr.Radio(
         list(CURVES), value="Cycle", label="Curves", info="Which losses to draw.", elem_id="curves"
     )
@@ -194,6 +195,7 @@ def _watched() -> tuple[gr.Radio, gr.LinePlot, gr.Image, gr.Textbox]:
         label="Losses over the steps",
         elem_id="plot",
     )
+    legend = gr.HTML(elem_id="legend")
     gr.HTML("<p>Held-out pictures and their translations, the newest grid:</p>")
     grid = gr.Image(
         label="The newest grid",
@@ -212,7 +214,7 @@ def _watched() -> tuple[gr.Radio, gr.LinePlot, gr.Image, gr.Textbox]:
         info="The last lines of console.log in the run's folder.",
         elem_id="console",
     )
-    return curves, plot, grid, console
+    return curves, plot, legend, grid, console
 
 
 def _planned(
@@ -261,7 +263,7 @@ def _watch(service: Service, name: str | None, which: str, seen: Any) -> tuple[A
     if not name:
         nothing = "<p>No training yet. Choose pictures and a length, and start one.</p>"
         off = gr.Button(interactive=False)
-        return nothing, off, off, gr.skip(), None, "", None
+        return nothing, off, off, gr.skip(), "", None, "", None
     with told():
         run = service.trainings.run(name)
         training = service.trainings.look(run)
@@ -275,7 +277,7 @@ def _watch(service: Service, name: str | None, which: str, seen: Any) -> tuple[A
         _status(run, training),
         gr.Button(interactive=training.is_alive and training.state != "stopping"),
         gr.Button(interactive=training.state in ("stopped", "failed") and is_run(run)),
-        gr.skip() if before[0] == drawn else _curves(run, which),
+        *((gr.skip(), gr.skip()) if before[0] == drawn else _curves(run, which)),
         gr.skip() if before[1] == pictured else (newest and str(newest)),
         console_of(run),
         (drawn, pictured),
@@ -305,20 +307,23 @@ def _status(run: Path, training: Training) -> str:
     return words
 
 
-def _curves(run: Path, which: str) -> pd.DataFrame:
-    found: dict[str, list[Any]] = {"step": [], "value": [], "line": []}
-    if is_run(run):
-        drawn = chart_data(read_run(run).metrics)
-        for group in drawn["groups"]:
-            if group["title"] != which:
-                continue
-            for line in group["lines"]:
-                for step, value in zip(drawn["steps"], line["values"], strict=True):
-                    if value is not None:
-                        found["step"].append(step)
-                        found["value"].append(value)
-                        found["line"].append(line["name"])
-    return pd.DataFrame(found)
+def _curves(run: Path, which: str) -> tuple[gr.LinePlot, str]:
+    """The losses of one group, and which colour is which; gradio's own legend falls off the plot's edge."""
+    drawn = chart_data(read_run(run).metrics) if is_run(run) else {"groups": [], "steps": []}
+    lines = [line for group in drawn["groups"] if group["title"] == which for line in group["lines"]]
+    points = [
+        {"step": step, "value": value, "line": line["name"]}
+        for line in lines
+        for step, value in zip(drawn["steps"], line["values"], strict=True)
+        if value is not None
+    ]
+    colours = {line["name"]: COLOURS[i % len(COLOURS)] for i, line in enumerate(lines)}
+    legend = "".join(
+        f'<span class="key"><i style="background: {colour}"></i>{html.escape(name)}</span>'
+        for name, colour in colours.items()
+    )
+    table = pd.DataFrame(points, columns=["step", "value", "line"])
+    return gr.LinePlot(table, color_map=colours), f"<p>{legend}</p>"
 
 
 def _domains() -> list[tuple[str, str]]:
