@@ -66,10 +66,8 @@ def test_a_run_judges_as_the_command_does(tiny, capsys):
     best = best_step(found, "kid_vgg19")
     assert best == read_config(run / "generators" / "best" / "G_BA").steps
     again = evaluate_folder(run / "generators" / "best", None, "BtoA").as_json()["metrics"]["kid_vgg19"]
-    assert (
-        again
-        == next(x for x in found if x["step"] == best and x["direction"] == "BtoA")["metrics"]["kid_vgg19"]
-    )
+    noted = next(x for x in found if x["step"] == best and x["direction"] == "BtoA")["metrics"]["kid_vgg19"]
+    assert again["value"] == pytest.approx(noted["value"], rel=1e-4) and again["inputs"] == noted["inputs"]
     assert "inputs" in capsys.readouterr().err
 
 
