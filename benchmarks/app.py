@@ -18,7 +18,8 @@ import numpy as np
 import tyro
 from PIL import Image
 
-SETTLE_S = 10.0
+ROW = "{users:>5}  {translations:>12}  {failed:>6}  {median_s:>8}  {p95_s:>5}  {per_s:>14}"
+SETTLE_S = 26.0  # sessions are forgotten after 20 s without a word
 
 
 class User:
@@ -94,7 +95,7 @@ def main(
     size: int = 128,
     json: bool = False,
 ) -> None:
-    """Measure one user for an eighth of the time, then all of them.
+    """Measure one user for a twelfth of the time, then all of them.
 
     Args:
         generator: folder of a saved generator
@@ -120,9 +121,12 @@ def main(
 
         rush(url, 1, 3, size, name)  # loads the generator
         remember("before")
-        alone = told(rush(url, 1, seconds / 8, size, name), seconds / 8)
+        print("users  translations  failed  median s  p95 s  translations/s")
+        alone = told(rush(url, 1, seconds / 12, size, name), seconds / 12)
+        print(ROW.format(**alone), flush=True)
         crowd = rush(url, users, seconds, size, name)
         together = told(crowd, seconds)
+        print(ROW.format(**together), flush=True)
         remember("at the end")
         time.sleep(SETTLE_S)
         remember("after")
@@ -130,13 +134,6 @@ def main(
     finally:
         server.terminate()
         server.wait()
-    print("users  translations  failed  median s  p95 s  translations/s")
-    for row in (alone, together):
-        print(
-            "{users:>5}  {translations:>12}  {failed:>6}  {median_s:>8}  {p95_s:>5}  {per_s:>14}".format(
-                **row
-            )
-        )
     print("memory in MiB: " + ", ".join(f"{when} {value}" for when, value in memory.items()))
     print(f"{health['pictures']} pictures in {health['passes']} passes")
     for failure in sorted({failure for user in crowd for failure in user.failures})[:5]:

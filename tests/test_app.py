@@ -122,6 +122,24 @@ def test_a_visit_ends_with_its_line_and_takes_its_files_along(sessions):
     assert not shared.parent.exists()
 
 
+def test_gradio_forgets_sessions_that_are_quiet(sessions):
+    """Else each program that calls once would stay in memory, with all of the page's components."""
+    import gradio as gr
+
+    from cyclegan.app.server import _forget_quiet_sessions
+
+    with gr.Blocks(analytics_enabled=False) as blocks:
+        gr.Textbox()
+    app = gr.routes.App.create_app(blocks)
+    assert app.state_holder is blocks.state_holder
+    for session in ("page", "program"):
+        sessions.visit(session)
+        assert blocks.state_holder[session]
+    sessions.line_opened("page")
+    _forget_quiet_sessions(blocks, sessions)
+    assert list(blocks.state_holder.session_data) == ["page"]
+
+
 def test_uploads_that_nobody_used_do_not_stay(sessions):
     left, fresh, broken = (
         sessions.root / "b" / "left.png",

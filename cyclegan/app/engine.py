@@ -1,6 +1,10 @@
 """The networks at work: one thread uses the device; requests for one generator and one size go together."""
 
+import contextlib
+import ctypes
+import gc
 import queue
+import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -23,6 +27,8 @@ from cyclegan.translation.tiling.source import ArraySource, assembled
 KEPT = 4  # generators that stay in memory
 TOGETHER = 16  # pictures in one pass, fewer where they are large
 TOO_LARGE = "does not fit into memory; translate it at a smaller size"
+
+PAUSE_S = 2.0
 
 Say = Callable[[float, str], None]  # a share of the work that is done, and what is being done
 
@@ -152,10 +158,18 @@ class Engine:
         result = order.result.result()
         return result if in_tiles else translator.finish(result, picture)
 
+    def _next(self) -> Order | None:
+        """The next order; in a pause what a rush has taken goes back to the system."""
+        try:
+            return self._orders.get(timeout=PAUSE_S)
+        except queue.Empty:
+            give_memory_back()
+            return self._orders.get()
+
     def _work(self) -> None:
         while True:
             while not (self._waiting and self._orders.empty()):
-                order = self._orders.get()
+                order = self._next()
                 if order is None:
                     return
                 self._waiting.append(order)
@@ -181,6 +195,14 @@ class Engine:
         self.pictures += len(batch)
         for order, result in zip(batch, results, strict=True):
             order.result.set_result(result)
+
+
+def give_memory_back() -> None:
+    """Freed memory stays with the process, in a heap for each thread, unless the C library is told."""
+    gc.collect()
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):  # another C library, which does without
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def _results(batch: list[Order]) -> list[Tensor | np.ndarray]:

@@ -17,7 +17,7 @@ from fastapi.responses import FileResponse, JSONResponse, Response
 from gradio import processing_utils
 
 from cyclegan import __version__
-from cyclegan.app.engine import Engine
+from cyclegan.app.engine import Engine, give_memory_back
 from cyclegan.app.gate import Gate
 from cyclegan.app.limits import Limits
 from cyclegan.app.offered import Shelf
@@ -150,10 +150,23 @@ def application(service: Service, address: Address) -> Gate:
         footer_links=["settings"],
         **look_of_page(),
     )
+    service.sessions.after_sweep = lambda: _forget_quiet_sessions(blocks, service.sessions)
     hosts = None
     if address.is_local:
         hosts = (*LOOPBACK, *(host.lower() for host in address.hosts))
     return Gate(app, service.sessions, service.limits, address.accounts, hosts)
+
+
+def _forget_quiet_sessions(blocks: gr.Blocks, sessions: Sessions) -> None:
+    """gradio keeps a third of a MiB for each of 10,000 sessions, and a program is a new one at each call."""
+    holder = blocks.state_holder
+    quiet = [session for session in list(holder.session_data) if sessions.is_quiet(session)]
+    with holder.lock:
+        for session in quiet:
+            holder.session_data.pop(session, None)
+            holder.time_last_used.pop(session, None)
+    if quiet:
+        give_memory_back()
 
 
 def _page(find: Callable[[], Path]) -> Response:

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -54,6 +55,7 @@ class Sessions:
         fcntl.flock(self._lock_file, fcntl.LOCK_EX)
         self._visits: dict[str, Visit] = {}
         self._lock = threading.RLock()
+        self.after_sweep: Callable[[], None] = lambda: None
         self._stop = threading.Event()
         self._sweeper = threading.Thread(target=self._sweep_often, name="app sessions", daemon=True)
         self._sweeper.start()
@@ -133,6 +135,13 @@ class Sessions:
     def _sweep_often(self) -> None:
         while not self._stop.wait(SWEEP_S):
             self.sweep()
+            self.after_sweep()
+
+    def is_quiet(self, session: str) -> bool:
+        """Whether nobody holds a line and nothing was heard for a while; its files may still be fetched."""
+        with self._lock:
+            visit = self._visits.get(session)
+            return visit is None or (not visit.lines and time.monotonic() - visit.seen > self.grace_s)
 
     def sweep(self) -> None:
         """End the visits that are over, and remove uploads that nobody ever used."""
