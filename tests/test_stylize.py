@@ -70,7 +70,7 @@ def plain_objective(network, x, content, style, options):
         for f in (seen[layer], painted[layer]):
             flat = f.reshape(f.shape[0], -1)
             grams.append(flat @ flat.T / f.size)
-        total += options.style_weight * options.style_layers[layer] * np.sum((grams[0] - grams[1]) ** 2)
+        total += options.style_weight * options.style[layer] * np.sum((grams[0] - grams[1]) ** 2)
     pixels = x.double().numpy()
     variation = np.abs(np.diff(pixels, axis=1)).mean() + np.abs(np.diff(pixels, axis=2)).mean()
     return total + options.tv_weight * variation
@@ -268,21 +268,31 @@ def test_luminance_survives_where_colours_have_no_room():
 
 
 def test_the_fast_network_is_that_of_the_onnx_file():
+    import onnx
     import onnxruntime
 
     content, style = photo("coffee", 384, 384), photo("immunohistochemistry", 256, 256)
-    session = onnxruntime.InferenceSession(model_file("arbitrary_transform"))
     predict = onnxruntime.InferenceSession(model_file("arbitrary_predict"))
     (vector,) = predict.run(None, {"style_image": style[None].astype(np.float32) / 255})
-    names = [entry.name for entry in session.get_inputs()]
-    inputs = dict(zip(names, (content[None].astype(np.float32) / 255, vector), strict=True))
-    theirs = session.run(None, inputs)[0][0]
+    model = onnx.load(model_file("arbitrary_transform"))
+    as_it_is = model.SerializeToString()
+    # The file rounds each activation to 8 bits; once more without that, its weights are left as they are.
+    stored = {entry.name for entry in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear") and node.input[0] not in stored:
+            node.op_type = "Identity"
+            del node.input[1:]
+    theirs = []
+    for data in (as_it_is, model.SerializeToString()):
+        session = onnxruntime.InferenceSession(data)
+        names = [entry.name for entry in session.get_inputs()]
+        inputs = (content[None].astype(np.float32) / 255, vector)
+        theirs.append(session.run(None, dict(zip(names, inputs, strict=True)))[0][0])
     network = fast_network([Style(to_tensor(style))])
     with torch.no_grad():
         ours = from_tensor(network(to_tensor(content)[None])[0], np.float32)
-    # The file rounds each activation to 8 bits, which ours does not.
-    assert np.abs(ours - theirs).mean() < 0.03
-    assert np.corrcoef(ours.ravel(), theirs.ravel())[0, 1] > 0.98
+    assert np.corrcoef(ours.ravel(), theirs[0].ravel())[0, 1] > 0.95
+    assert np.abs(ours - theirs[1]).max() < 1e-3
 
 
 def test_a_fast_picture_has_the_style_as_no_blur_has(vgg):

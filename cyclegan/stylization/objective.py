@@ -35,25 +35,23 @@ class Objective:
         if len(self.guides) < len(styles):
             self.guides.append(None)
         with torch.no_grad():
-            self.content = look(network, content, options.content_layers, ()).content
+            self.content = look(network, content, options.content, ()).content
             self.styles = []
             for image, style in styles:
                 place = next(i for i, guide in enumerate(self.guides) if guide is style.where)
-                targets = look(network, image, (), options.style_layers, [style.part], self.save_memory)
+                targets = look(network, image, (), options.style, [style.part], self.save_memory)
                 self.styles.append((style.weight, place, targets.grams[0]))
 
     def __call__(self, image: Tensor) -> dict[str, Tensor]:
         """Each term times its weight; (1, 3, H, W), the size of the content."""
         options = self.options
-        seen = look(
-            self.network, image, options.content_layers, options.style_layers, self.guides, self.save_memory
-        )
+        seen = look(self.network, image, options.content, options.style, self.guides, self.save_memory)
         content = [
             weight * content_loss(seen.content[layer], self.content[layer])
-            for layer, weight in options.content_layers.items()
+            for layer, weight in options.content.items()
         ]
         style = [
-            weight * style_loss(seen.grams[place], targets, options.style_layers)
+            weight * style_loss(seen.grams[place], targets, options.style)
             for weight, place, targets in self.styles
         ]
         return {

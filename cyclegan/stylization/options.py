@@ -1,7 +1,7 @@
 """What an optimized picture is to keep, to take over, and how long it may take."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from cyclegan.errors import BadInput, nearest
@@ -23,7 +23,8 @@ class Optimization:
 
     Args:
         content_weight, style_weight, tv_weight: of the three terms (``cyclegan.losses.style``).
-        content_layers, style_layers: activations of VGG-19 and their weights within their term.
+        content_layers, style_layers: activations of VGG-19 and their weights within their term; default
+            ``CONTENT_LAYERS`` and ``STYLE_LAYERS``.
         optimizer: L-BFGS, or Adam.
         start: what is changed step by step: the content, noise, or what the fast network makes.
         steps: at the coarsest scale; each finer one takes half as many as the one before.
@@ -40,8 +41,8 @@ class Optimization:
     content_weight: float = 1.0
     style_weight: float = 0.25
     tv_weight: float = 0.0
-    content_layers: dict[str, float] = field(default_factory=lambda: dict(CONTENT_LAYERS))
-    style_layers: dict[str, float] = field(default_factory=lambda: dict(STYLE_LAYERS))
+    content_layers: dict[str, float] | None = None
+    style_layers: dict[str, float] | None = None
     optimizer: Optimizer = "lbfgs"
     start: Start = "content"
     steps: int = 200
@@ -58,13 +59,24 @@ class Optimization:
         if not (self.content_weight or self.style_weight):
             raise BadInput("content_weight, style_weight: one of them must be more than 0")
         for name in ("content_layers", "style_layers"):
-            _check_layers(name, getattr(self, name))
+            if getattr(self, name) is not None:
+                _check_layers(name, getattr(self, name))
         if self.steps < 1:
             raise BadInput(f"steps: must be 1 or more, not {self.steps}")
         if self.size is not None and self.size < 16:
             raise BadInput(f"size: must be 16 or more, not {self.size}")
         if not 0.1 <= self.style_scale <= 10:
             raise BadInput(f"style_scale: must be 0.1 to 10, not {self.style_scale:g}")
+
+    @property
+    def content(self) -> Mapping[str, float]:
+        """Layers of the content term, and their weights."""
+        return self.content_layers or CONTENT_LAYERS
+
+    @property
+    def style(self) -> Mapping[str, float]:
+        """Layers of the style term, and their weights."""
+        return self.style_layers or STYLE_LAYERS
 
     def scales(self, height: int, width: int) -> list[tuple[int, int]]:
         """Height and width of the picture at each scale, the coarsest first."""
@@ -82,7 +94,7 @@ class Optimization:
     def record(self) -> dict[str, Any]:
         """The choices as plain values, for the record."""
         values = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return {name: dict(v) if isinstance(v, Mapping) else v for name, v in values.items()}
+        return {**values, "content_layers": dict(self.content), "style_layers": dict(self.style)}
 
 
 def _check_layers(name: str, layers: Mapping[str, float]) -> None:
