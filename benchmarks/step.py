@@ -44,12 +44,9 @@ Step = Callable[[], None]
 def our_step(settings: TrainSettings, precision: str, images: Callable[[], list[torch.Tensor]]) -> Step:
     from accelerate import Accelerator
 
-    from cyclegan.training.heap import keep_freed_memory
     from cyclegan.training.step import TrainingStep
 
     accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision=precision)
-    if accelerator.device.type == "cpu":
-        keep_freed_memory()  # as a run does
     step = TrainingStep(settings, accelerator)
     shown = 0
 

@@ -7,7 +7,13 @@ from collections.abc import Iterable
 from types import ModuleType
 
 # CUDA, HIP, XPU and MPS; torch and ONNX Runtime on a CPU; Gaudi; cuDNN without room for its workspace.
-_OUT_OF_MEMORY = ("out of memory", "allocate memory", "Allocation failed", "CUDNN_STATUS_NOT_SUPPORTED")
+_OUT_OF_MEMORY = (
+    "out of memory",
+    "allocate memory",
+    "Allocation failed",
+    "CUDNN_STATUS_NOT_SUPPORTED",
+    "could not create a primitive",  # oneDNN, which sets kernels up when they are first needed
+)
 
 
 class BadInput(Exception):

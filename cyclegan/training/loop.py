@@ -32,7 +32,6 @@ from cyclegan.training.claim import Claim
 from cyclegan.training.ema import update_average
 from cyclegan.training.gradients import gradient_norms
 from cyclegan.training.group import decided_by_main, join_group
-from cyclegan.training.heap import keep_freed_memory
 from cyclegan.training.judging import Judging
 from cyclegan.training.keeping import Keeper
 from cyclegan.training.launch import note_launch
@@ -71,8 +70,6 @@ class Trainer:
             mixed_precision=precision,
             kwargs_handlers=[InitProcessGroupKwargs(timeout=timeout)],
         )
-        if self.accelerator.device.type == "cpu":
-            keep_freed_memory()
         self.settings = settings = settle_batch_size(settings, self.accelerator)
         _refuse_uneven(settings, self.accelerator.num_processes)
         self.step = TrainingStep(settings, self.accelerator)
