@@ -205,6 +205,20 @@ class EvaluationSettings(Frozen):
     )
 
 
+class SpeedSettings(Frozen):
+    """Time and memory: the mathematics stay, to rounding."""
+
+    recompute: bool = Field(
+        False,
+        description="compute the generators' features anew for the backward pass in place of keeping them: "
+        "less memory, for a third more of their time",
+    )
+    compile: bool = Field(
+        False, description="torch.compile the networks; the first steps take minutes, and a C++ compiler"
+    )
+    tf32: bool = Field(True, description="on CUDA GPUs multiply fp32 in TF32, which keeps 10 bits")
+
+
 class TrackingSettings(Frozen):
     """How trackers file the run, as far as they have a place for it."""
 
@@ -261,6 +275,7 @@ class TrainSettings(Frozen):
     numbers: NumbersSettings = NumbersSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     tracking: TrackingSettings = TrackingSettings()
+    speed: SpeedSettings = SpeedSettings()
 
     @field_validator("tracker", mode="before")
     @classmethod

@@ -204,7 +204,8 @@ def try_step(settings: TrainSettings, accelerator: Accelerator, count: int, size
     """
     device = accelerator.device
     networks = {name: network.to(device) for name, network in build_networks(settings).items()}
-    generators = GeneratorObjective(networks["G_AB"], networks["G_BA"], settings.losses)
+    recompute = settings.speed.recompute
+    generators = GeneratorObjective(networks["G_AB"], networks["G_BA"], settings.losses, recompute)
     discriminators = DiscriminatorObjective(networks["D_A"], networks["D_B"], settings.losses)
     adams = [torch.optim.Adam(m.parameters(), 1e-9) for m in (generators, discriminators)]
     # Gradients and Adam's state come to be in the step itself; the rest is held beside it.

@@ -1,5 +1,6 @@
 """What the generators and the discriminators minimize (CycleGAN §3 and §5.2, "identity")."""
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping
 
 import torch
@@ -7,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
 
 from cyclegan.config import LossSettings
 from cyclegan.errors import BadInput, nearest
@@ -66,6 +68,34 @@ class _Styled(nn.Module):
         return self.network(images, self.reference.repeat(len(images) // len(self.reference), 1, 1, 1))
 
 
+class _Recomputed(nn.Module):
+    """A generator that keeps its input alone for the backward pass, and then goes forward again.
+
+    Chen et al., "Training deep nets with sublinear memory cost" (2016). Of the passes of a step only one at
+    a time has its features in memory.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, *images: Tensor) -> Tensor:
+        return checkpoint(self.network, *images, use_reentrant=False, context_fn=self._contexts)
+
+    def _contexts(self) -> tuple[contextlib.AbstractContextManager, contextlib.AbstractContextManager]:
+        return contextlib.nullcontext(), self._statistics_once()
+
+    @contextlib.contextmanager
+    def _statistics_once(self) -> Iterator[None]:
+        """Batch norms have counted these images in the first pass."""
+        kept = [buffer.clone() for buffer in self.network.buffers()]
+        try:
+            yield
+        finally:
+            for buffer, before in zip(self.network.buffers(), kept, strict=True):
+                buffer.data.copy_(before)  # unseen by autograd, which may hold the buffer for another pass
+
+
 class GeneratorObjective(nn.Module):
     """The loss of G_AB and G_BA together; its parameters are theirs alone.
 
@@ -74,10 +104,12 @@ class GeneratorObjective(nn.Module):
     arguments: to wrap them here too would make it wait for gradients that they do not take.
     """
 
-    def __init__(self, G_AB: nn.Module, G_BA: nn.Module, settings: LossSettings) -> None:
+    def __init__(
+        self, G_AB: nn.Module, G_BA: nn.Module, settings: LossSettings, recompute: bool = False
+    ) -> None:
         super().__init__()
         self.G_AB, self.G_BA = G_AB, G_BA
-        self.settings = settings
+        self.settings, self.recompute = settings, recompute
         self.adversarial = adversarial_loss(settings.adversarial).generator
 
     def forward(
@@ -98,6 +130,8 @@ class GeneratorObjective(nn.Module):
         w = self.settings
         losses: Losses = {}
         G_AB, G_BA = in_the_style_of(self.G_AB, real_b), in_the_style_of(self.G_BA, real_a)
+        if self.recompute:
+            G_AB, G_BA = _Recomputed(G_AB), _Recomputed(G_BA)
         if w.lambda_identity_b > 0:
             fake_b, idt_b = apply_to_both(G_AB, real_a, real_b)
             losses["identity_b"] = F.l1_loss(idt_b, real_b)
@@ -144,7 +178,8 @@ class GeneratorObjective(nn.Module):
         losses, made = {}, []
         for name, network in (("completion_ab", self.G_AB), ("completion_ba", self.G_BA)):
             reference = (whole,) if takes_reference(network) else ()
-            made.append(network(masked, *reference))
+            complete = _Recomputed(network) if self.recompute else network
+            made.append(complete(masked, *reference))
             losses[name] = F.l1_loss(made[-1], whole)
         total = torch.stack(list(losses.values())).sum()
         return total, losses, made[1][: len(real_a)], made[0][len(real_a) :]

@@ -40,15 +40,21 @@ class CycleGANStep:
         self.queues = {kind: FeatureQueue(size) for kind in KINDS} if size else {}
         adam = settings.optimizer
         betas = (adam.beta1, adam.beta2)
-        generators = GeneratorObjective(networks["G_AB"], networks["G_BA"], settings.losses)
+        if settings.speed.compile:
+            for network in networks.values():
+                network.compile()
+        recompute = settings.speed.recompute
+        generators = GeneratorObjective(networks["G_AB"], networks["G_BA"], settings.losses, recompute)
         discriminators = DiscriminatorObjective(networks["D_A"], networks["D_B"], settings.losses)
         self.lr_G = adam.lr
         self.lr_D = adam.lr_discriminator or adam.lr
+        # Fused Adam would leave fp16's gradients scaled, and their norms are logged.
+        fused = (device.type == "cuda" and accelerator.scaler is None) or None
         prepared = accelerator.prepare(
             generators,
             discriminators,
-            torch.optim.Adam(generators.parameters(), self.lr_G, betas),
-            torch.optim.Adam(discriminators.parameters(), self.lr_D, betas),
+            torch.optim.Adam(generators.parameters(), self.lr_G, betas, fused=fused),
+            torch.optim.Adam(discriminators.parameters(), self.lr_D, betas, fused=fused),
         )
         self.generators, self.discriminators, self.optimizer_G, self.optimizer_D = prepared
 
