@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from cyclegan.artifacts import CONFIG
+from cyclegan.artifacts import CONFIG, GeneratorConfig
 from cyclegan.artifacts.hub import copy_generator, locate, upload
 from cyclegan.datasets.fetch import sha256_of
 from cyclegan.errors import BadInput
@@ -321,7 +321,7 @@ class Translator:
 
     def goes_in_tiles(self, height: int, width: int) -> bool:
         """Whether an image of this size is to be cut."""
-        return self.tiler.applies(height, width)
+        return self.tiler is not None and self.tiler.applies(height, width)
 
     @property
     def has_tiles(self) -> bool:
@@ -364,8 +364,11 @@ class Translator:
             raise BadInput(f"arrays must be uint8, uint16 or floats in [0, 1], not {pixels.dtype}")
 
 
-def _tiler(backend: Backend, tiling: Tiling, load: Callable[[], nn.Module]) -> Tiler:
-    """What cuts images; for other backends than torch, ``load`` gives the network that computes tiles."""
+def _tiler(backend: Backend, tiling: Tiling, load: Callable[[], nn.Module]) -> Tiler | None:
+    """What cuts images; for other backends than torch, ``load`` gives the network that computes tiles.
+
+    None where there is no network between input and output, and images are taken whole.
+    """
     config = backend.config
     if isinstance(backend, TorchBackend):
         if tiling.method == "exact" and backend.precision != "fp32":
@@ -375,6 +378,8 @@ def _tiler(backend: Backend, tiling: Tiling, load: Callable[[], nn.Module]) -> T
         return Tiler(backend.network, config.channels, config.multiple_of, tiling, backend.device)
     if tiling.method is not None or isinstance(tiling.tile, int):
         raise BadInput(f"--tile, --tiling: {backend.name} takes images whole; use --backend torch")
+    if not isinstance(config, GeneratorConfig):
+        return None
     with torch.device("meta"):  # weights are not needed, nor read, before an image is large
         layers = build("generator", config.network.name, config.network.arguments).eval()
     return Tiler(layers, config.channels, config.multiple_of, tiling, load=load)
