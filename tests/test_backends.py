@@ -198,6 +198,25 @@ def test_tiles_are_torchs_where_another_backend_computes(generator, astronaut, m
     assert untiled(pixels[:200, :200]).shape == (200, 200, 3)
 
 
+def test_signals_are_survived_after_openvino(generator, cache):
+    """OpenVINO 2026 leaves a thread that compiled without the stack that its signal handlers run on."""
+    needs("openvino")
+    script = (
+        "import gc, os, signal, sys; from pathlib import Path; import torch\n"
+        "from cyclegan.translation.backends import OpenVinoBackend\n"
+        "signal.signal(signal.SIGUSR1, lambda *_: print('handled', flush=True))\n"
+        "backend = OpenVinoBackend(Path(sys.argv[1]))\n"
+        "backend(torch.zeros(1, 3, 32, 32))\n"
+        "import threading\n"
+        "def drop():\n    global backend\n    del backend\n    gc.collect()\n"
+        "thread = threading.Thread(target=drop); thread.start(); thread.join()\n"
+        "os.kill(os.getpid(), signal.SIGUSR1)\n"
+    )
+    words = [sys.executable, "-c", script, str(cached_onnx(generator))]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
+
+
 def test_a_folder_is_exported_once_and_again_when_it_changes(generator, cache, tmp_path):
     needs("onnx")
     first = cached_onnx(generator)

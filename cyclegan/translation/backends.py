@@ -3,6 +3,7 @@
 import copy
 import importlib.util
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 from typing import Literal, Protocol
@@ -137,7 +138,11 @@ class OpenVinoBackend:
         core = openvino.Core()
         try:
             model = core.read_model(path)
-            self.request = core.compile_model(model, "CPU", settings).create_infer_request()
+            # OpenVINO gives the thread that compiles a signal stack, and frees it when the model goes: the
+            # next signal would end the process. This thread goes with it.
+            with ThreadPoolExecutor(1, "openvino compile") as thread:
+                compiled = thread.submit(core.compile_model, model, "CPU", settings).result()
+            self.request = compiled.create_infer_request()
         except RuntimeError as error:
             findings = " ".join(str(error).split())
             raise BadInput(f"{path}: is not an ONNX file that can be run ({findings})") from error
