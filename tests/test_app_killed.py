@@ -11,7 +11,6 @@ from gradio_client import handle_file  # noqa: E402
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=False, reason="not seen to pass on a quiet machine yet")
 def test_killed_in_the_middle_of_a_batch(trained_run, photograph, tmp_path):
     from app_server import AppServer, folder_with_run
 

@@ -90,7 +90,7 @@ def build_runs_tab(service: Service, page: gr.Blocks, tab: gr.Tab) -> None:
     shows = [about, what, report]
     gr.on([page.load, tab.select], list_runs, [run, several], [run, several], queue=False, **private)
     gr.on([run.change, tab.select], show, run, shows, queue=False, **private)
-    several.change(preview, several, compare_command, queue=False, **private)
+    several.change(preview, several, compare_command, concurrency_limit=None, **private)
     at_work = {"api_visibility": "private", "concurrency_limit": 1, "concurrency_id": "commands"}
     for button, verb in ((judge, "evaluate"), (again, "report")):
         button.click(

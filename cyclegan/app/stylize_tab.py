@@ -82,7 +82,7 @@ def build_stylize_tab(service: Service) -> None:
                 check_picture(source, service.limits)
 
     for picture in (content, style, second):
-        picture.input(look_at, picture, None, queue=False, show_progress="hidden", **PRIVATE)
+        picture.input(look_at, picture, None, concurrency_limit=None, show_progress="hidden", **PRIVATE)
     event = go.click(
         stylize,
         [content, style, second, *look],

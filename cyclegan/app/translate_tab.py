@@ -31,6 +31,8 @@ FORMATS = [("the picture's own", ""), ("JPEG", "jpg"), ("PNG", "png"), ("WebP", 
 IN_GALLERY = 60  # pictures shown; all are in the zip
 EVERY_S = 1.0
 PRIVATE = {"api_visibility": "private", "show_progress": "hidden"}
+# What may be refused goes through the queue: outside of it a refusal is a failure of the server (HTTP 500).
+TELLING = {**PRIVATE, "concurrency_limit": None}
 NOTHING = "There is no generator yet: train one in the tab Train, or name one when you start the page."
 
 
@@ -110,7 +112,7 @@ def _generators(service: Service, page: gr.Blocks, tab: gr.Tab) -> gr.Dropdown:
     offering = gr.on([page.load, tab.select], offer, generator, [generator, shelf], queue=False, **PRIVATE)
     offering.then(show, generator, card, queue=False, **PRIVATE)
     generator.change(show, generator, card, queue=False, **PRIVATE)
-    shelf.select(choose, None, generator, queue=False, **PRIVATE)
+    shelf.select(choose, None, generator, **TELLING)
     return generator
 
 
@@ -148,7 +150,7 @@ def _examples(service: Service, generator: gr.Dropdown, picture: gr.Image) -> No
             return shutil.copy(source, folder / source.name)
 
     generator.change(show, generator, examples, queue=False, **PRIVATE)
-    examples.select(take, generator, picture, queue=False, **PRIVATE)
+    examples.select(take, generator, picture, **TELLING)
 
 
 def _one_picture() -> tuple[gr.Image, gr.Button]:
@@ -263,7 +265,7 @@ def _translates_one(
             with told(source):
                 check_picture(source, service.limits)
 
-    picture.input(look, picture, None, queue=False, **PRIVATE)
+    picture.input(look, picture, None, **TELLING)
     outputs = [results.one, results.slider, results.download, results.label, results.many]
     go.click(
         translate,
@@ -332,7 +334,7 @@ def _translates_many(
             with told(source):
                 refuse_large(source, service.limits)
 
-    pictures.upload(look, pictures, None, queue=False, **PRIVATE)
+    pictures.upload(look, pictures, None, **TELLING)
     outputs = [results.one, results.many, results.gallery, results.said, results.download_all, results.files]
 
     def ask_to_stop(request: gr.Request) -> None:

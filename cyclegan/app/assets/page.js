@@ -6,6 +6,10 @@
       const element = document.getElementById(id);
       if (element && !element.title) element.title = words;
     }
+    for (const image of document.querySelectorAll('button:not([aria-label]) img')) {
+      const button = image.closest('button');
+      if (!button.textContent.trim()) button.setAttribute('aria-label', image.alt || 'Look at the picture');
+    }
   };
   new MutationObserver(tell).observe(document, { childList: true, subtree: true });
 })();
