@@ -41,7 +41,11 @@ def blurred(images, sigma):
     return torch.from_numpy(np.stack(moved)).permute(0, 3, 1, 2)
 
 
-@pytest.mark.parametrize("kind", ZOO)
+def slow(kinds, *names):
+    return [pytest.param(kind, marks=pytest.mark.slow) if kind in names else kind for kind in kinds]
+
+
+@pytest.mark.parametrize("kind", slow(ZOO, "modnet, attention"))
 def test_a_generator_learns_what_no_blur_gives(crops, kind):
     """The negative of crops that it has not seen."""
     name, arguments = ZOO[kind]
@@ -64,7 +68,7 @@ def test_a_generator_learns_what_no_blur_gives(crops, kind):
     assert (made - target[new]).abs().mean() < 0.6 * best
 
 
-@pytest.mark.parametrize("kind", JUDGES)
+@pytest.mark.parametrize("kind", slow(JUDGES, "pixel"))
 def test_a_discriminator_tells_photographs_from_their_blur(crops, kind):
     """PixelGAN sees one pixel at a time, so it is to tell colours from others."""
     name, arguments = JUDGES[kind]

@@ -27,9 +27,9 @@ def torchrun(processes: int, *args: str, cwd: Path, check: bool = True) -> subpr
     ("losses", "discriminator", "method"),
     [
         ("lsgan", "patchgan", "cyclegan"),
-        ("wgan-gp", "patchgan", "cyclegan"),
+        pytest.param("wgan-gp", "patchgan", "cyclegan", marks=pytest.mark.slow),
         ("lsgan", "batch_statistics", "cyclegan"),
-        ("lsgan", "batch_statistics", "cut"),
+        pytest.param("lsgan", "batch_statistics", "cut", marks=pytest.mark.slow),
         ("lsgan", "patchgan", "fastcut"),
     ],
 )
@@ -53,6 +53,7 @@ def test_two_processes_at_batch_1_compute_the_gradients_of_one_at_batch_2(
         torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=0)
 
 
+@pytest.mark.slow
 def test_a_run_on_two_processes_goes_on_on_one(tiny, here):
     """Same global batches; the log counts over all processes; one process writes."""
     (here / "mine.yaml").write_text(to_yaml(tiny(batch_size=4, steps=6, tracker="wandb")))
