@@ -136,7 +136,7 @@ def test_the_walk_meets_every_pair():
         assert len(met) == len(kinds.get(one, TERMS)) * len(kinds.get(other, TERMS)), (one, other)
 
 
-@pytest.mark.parametrize(("kind", "method"), zip(GENERATORS, 3 * [*METHODS], strict=True))
+@pytest.mark.parametrize(("kind", "method"), [*zip(GENERATORS, 3 * [*METHODS], strict=True)])
 def test_generators_with_pretraining(kind, method):
     """One step that completes masked pictures, one that translates."""
     chosen = settings(
