@@ -84,10 +84,13 @@ def test_the_memory_is_channels_last_where_that_is_faster():
     assert layout("batch") and layout("none") and not layout("instance")
 
 
-def test_other_devices_get_the_network_as_it_is():
-    plain = build("generator", "resnet", {"filters": 4, "blocks": 1, "upsample": "resize"})
-    assert for_training(plain, torch.device("cuda")) is plain
-    assert kinds(plain, EnlargingConv2d) == kinds(plain, InstanceNorm) == 0
+def test_other_devices_keep_their_layers():
+    for norm, layout in (("instance", torch.contiguous_format), ("batch", torch.channels_last)):
+        arguments = {"filters": 4, "blocks": 1, "upsample": "resize", "norm": norm}
+        plain = build("generator", "resnet", arguments)
+        assert for_training(plain, torch.device("cuda")) is plain
+        assert kinds(plain, EnlargingConv2d) == kinds(plain, InstanceNorm) == 0
+        assert plain.layers[1].weight.is_contiguous(memory_format=layout)
 
 
 def test_an_enlargement_that_is_another_is_left_alone():
@@ -99,3 +102,9 @@ def test_an_enlargement_that_is_another_is_left_alone():
     ]
     trained = for_training(torch.nn.Sequential(*layers), CPU)
     assert [type(layer) for layer in trained] == [type(layer) for layer in layers]
+
+
+def test_one_pixel_has_no_instance_norm():
+    """As torch's own layer has it; group norm would give zeros without a word."""
+    with pytest.raises(ValueError, match="one pixel"):
+        InstanceNorm(2)(torch.ones(1, 2, 1, 1))
