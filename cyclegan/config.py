@@ -253,6 +253,20 @@ class EvaluationSettings(Frozen):
     )
 
 
+class SpeedSettings(Frozen):
+    """Time and memory: the mathematics stay, to rounding."""
+
+    recompute: bool = Field(
+        False,
+        description="compute the generators' features anew for the backward pass in place of keeping them: "
+        "less memory, for a third more of their time",
+    )
+    compile: bool = Field(
+        False, description="torch.compile the networks; the first steps take minutes, and a C++ compiler"
+    )
+    tf32: bool = Field(True, description="on CUDA GPUs multiply fp32 in TF32, which keeps 10 bits")
+
+
 class TrackingSettings(Frozen):
     """How trackers file the run, as far as they have a place for it."""
 
@@ -318,6 +332,7 @@ class TrainSettings(Frozen):
     numbers: NumbersSettings = NumbersSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     tracking: TrackingSettings = TrackingSettings()
+    speed: SpeedSettings = SpeedSettings()
 
     @field_validator("tracker", "require_license", mode="before")
     @classmethod
@@ -370,6 +385,11 @@ class TrainSettings(Frozen):
         yield (
             augment.load_size is not None and augment.preset in ("crop", "resize"),
             f"augment.load_size has no meaning with augment.preset {augment.preset!r}",
+        )
+        yield (
+            self.speed.recompute and self.method != "cyclegan",
+            f"speed.recompute and method {self.method!r} clash: features from inside the generator are part of its "
+            "loss, and must be kept",
         )
         losses = self.losses
         yield (

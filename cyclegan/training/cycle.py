@@ -20,6 +20,7 @@ from cyclegan.training.objectives import (
     takes_reference,
 )
 from cyclegan.training.perceptual import Perceptual
+from cyclegan.training.recompute import Recomputed
 
 
 class CycleObjective(nn.Module):
@@ -33,7 +34,7 @@ class CycleObjective(nn.Module):
     def __init__(self, networks: Mapping[str, nn.Module], settings: TrainSettings) -> None:
         super().__init__()
         self.G_AB, self.G_BA = networks["G_AB"], networks["G_BA"]
-        self.settings = settings.losses
+        self.settings, self.recompute = settings.losses, settings.speed.recompute
         self.adversarial = adversarial_loss(settings.losses.adversarial).generator
         self.perceptual = Perceptual(settings.losses, next(self.G_AB.parameters()).device)
 
@@ -55,6 +56,8 @@ class CycleObjective(nn.Module):
         w, real_a, real_b = self.settings, batch["real_a"], batch["real_b"]
         losses: Losses = {}
         G_AB, G_BA = in_the_style_of(self.G_AB, real_b), in_the_style_of(self.G_BA, real_a)
+        if self.recompute:
+            G_AB, G_BA = Recomputed(G_AB), Recomputed(G_BA)
         if w.lambda_identity_b > 0:
             fake_b, idt_b = apply_to_both(G_AB, real_a, real_b)
             losses["identity_b"] = F.l1_loss(idt_b, real_b)
@@ -85,8 +88,8 @@ class CycleObjective(nn.Module):
 
     def _complete(self, batch: Batch, masks: tuple[Tensor, ...]) -> tuple[Tensor, Losses, Batch]:
         """Both generators complete masked pictures, each on its own."""
-        forth, (_, fake_b) = complete(self.G_AB, batch, masks)
-        back, (fake_a, _) = complete(self.G_BA, batch, masks)
+        forth, (_, fake_b) = complete(self.G_AB, batch, masks, self.recompute)
+        back, (fake_a, _) = complete(self.G_BA, batch, masks, self.recompute)
         losses = {"completion_ab": forth, "completion_ba": back}
         return forth + back, losses, {"fake_a": fake_a, "fake_b": fake_b}
 

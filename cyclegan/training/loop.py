@@ -38,7 +38,7 @@ from cyclegan.training.launch import note_launch
 from cyclegan.training.meter import Meter
 from cyclegan.training.outcome import Result, TrainingFailed, TrainingStopped
 from cyclegan.training.pictures import changed, pictures_of
-from cyclegan.training.precision import resolve_precision
+from cyclegan.training.precision import allow_tf32, resolve_precision
 from cyclegan.training.record import Record
 from cyclegan.training.recovery import Recovery
 from cyclegan.training.run import Run, open_run, write_config
@@ -70,6 +70,8 @@ class Trainer:
             mixed_precision=precision,
             kwargs_handlers=[InitProcessGroupKwargs(timeout=timeout)],
         )
+        if self.accelerator.device.type == "cuda":
+            allow_tf32(settings.speed.tf32)
         self.settings = settings = settle_batch_size(settings, self.accelerator)
         _refuse_uneven(settings, self.accelerator.num_processes)
         self.step = TrainingStep(settings, self.accelerator)

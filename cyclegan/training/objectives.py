@@ -19,6 +19,7 @@ from cyclegan.losses import (
     scales,
     zero_centred_penalty,
 )
+from cyclegan.training.recompute import Recomputed
 from cyclegan.training.views import PLAIN, View, between
 
 Losses = dict[str, Tensor]
@@ -80,18 +81,22 @@ def style_code_loss(network: nn.Module, fake: Tensor, reference: Tensor) -> Tens
     return F.l1_loss(functional_call(network.encoder, encoder, fake), wanted)
 
 
-def complete(network: nn.Module, batch: Batch, masks: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+def complete(
+    network: nn.Module, batch: Batch, masks: Sequence[Tensor], recompute: bool = False
+) -> tuple[Tensor, Tensor]:
     """A generator completes masked pictures of both domains (UVCGAN §3.3).
 
     Args:
         masks: of ``real_a`` and of ``real_b``, each (N, 1, H, W).
+        recompute: features anew for the backward pass, in place of keeping them.
 
     Returns:
         The loss, and what was made of A and of B, (2, N, C, H, W).
     """
     whole = torch.cat([batch["real_a"], batch["real_b"]])
     reference = (whole,) if takes_reference(network) else ()
-    made = network(whole * torch.cat(tuple(masks)), *reference)
+    run = Recomputed(network) if recompute else network
+    made = run(whole * torch.cat(tuple(masks)), *reference)
     return F.l1_loss(made, whole), made.unflatten(0, (2, -1))
 
 

@@ -22,3 +22,9 @@ def resolve_precision(wanted: str) -> str:
     if on_gpu:
         return gpu_half_format()
     return "bf16" if cpu_has_bf16() else "no"
+
+
+def allow_tf32(allowed: bool) -> None:
+    """Whether CUDA GPUs may multiply fp32 in TF32, in matrix products and in convolutions."""
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+    torch.backends.cudnn.allow_tf32 = allowed

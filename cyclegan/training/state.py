@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+from accelerate.optimizer import AcceleratedOptimizer
 from torch import nn
 
 from cyclegan.errors import BadInput
@@ -36,6 +38,21 @@ def state_of(
     }
 
 
+def _load_optimizer(optimizer: AcceleratedOptimizer, state: dict[str, Any]) -> None:
+    """Adam's memory, in this machine's layout and for its kernel; the checkpoint may be another's."""
+    chosen = [group["fused"] for group in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    for group, fused in zip(optimizer.param_groups, chosen, strict=True):
+        group["fused"] = fused
+        for parameter in group["params"]:
+            values = optimizer.state.get(parameter, {})
+            for key, value in values.items():
+                if key == "step":  # the fused kernel wants it where the weights are
+                    values[key] = value.to(parameter.device if fused else "cpu")
+                elif value.stride() != parameter.stride():
+                    values[key] = torch.empty_like(parameter).copy_(value)
+
+
 def restore(
     checkpoint: Path, step: TrainingStep, averaged: Mapping[str, nn.Module], meter: Meter
 ) -> tuple[Progress, dict[str, Any]]:
@@ -54,8 +71,8 @@ def restore(
     except (RuntimeError, KeyError) as error:
         findings = " ".join(str(error).split())[:300]
         raise BadInput(f"{checkpoint}: holds other networks than the settings name ({findings})") from error
-    step.optimizer_G.load_state_dict(state["optimizer_G"])
-    step.optimizer_D.load_state_dict(state["optimizer_D"])
+    _load_optimizer(step.optimizer_G, state["optimizer_G"])
+    _load_optimizer(step.optimizer_D, state["optimizer_D"])
     for side, pool in step.pools.items():
         pool.load(state[f"pool_{side.lower()}"], device)
     for kind, queue in step.queues.items():

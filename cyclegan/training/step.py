@@ -50,15 +50,20 @@ class TrainingStep:
         self.queues = {kind: FeatureQueue(size) for kind in self.kinds} if size else {}
         adam = settings.optimizer
         betas = (adam.beta1, adam.beta2)
+        if settings.speed.compile:
+            for network in self.networks.values():
+                network.compile()
         generators, discriminators = build_objectives(self.networks, settings)
         self.perceptual = generators.perceptual
         self.lr_G = adam.lr
         self.lr_D = adam.lr_discriminator or adam.lr
+        # Fused Adam would leave fp16's gradients scaled, and their norms are logged.
+        fused = (device.type == "cuda" and accelerator.scaler is None) or None
         prepared = accelerator.prepare(
             generators,
             discriminators,
-            torch.optim.Adam(generators.parameters(), self.lr_G, betas),
-            torch.optim.Adam(discriminators.parameters(), self.lr_D, betas),
+            torch.optim.Adam(generators.parameters(), self.lr_G, betas, fused=fused),
+            torch.optim.Adam(discriminators.parameters(), self.lr_D, betas, fused=fused),
         )
         self.objective_G, self.objective_D, self.optimizer_G, self.optimizer_D = prepared
 
