@@ -388,8 +388,8 @@ class TrainSettings(Frozen):
         )
         yield (
             self.speed.recompute and self.method != "cyclegan",
-            f"speed.recompute and method {self.method!r} clash: features from inside the generator are part of its "
-            "loss, and must be kept",
+            f"speed.recompute and method {self.method!r} clash: features inside the generator are part of "
+            "its loss, and must be kept",
         )
         losses = self.losses
         yield (

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from accelerate import Accelerator
+from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from cyclegan.config import TrainSettings
@@ -115,8 +116,10 @@ def test_tf32_is_a_setting():
         torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
 
 
-@pytest.mark.slow
-def test_compiled_networks_take_the_same_step():
+def test_compiled_networks_take_the_same_step(monkeypatch):
+    """With dynamo and autograd's graphs, but without the minutes that the C++ compiler takes."""
+    compiles = nn.Module.compile
+    monkeypatch.setattr(nn.Module, "compile", lambda self: compiles(self, backend="aot_eager"))
     plain, compiled = step_with(), step_with(speed={"compile": True})
     expected, found = plain([batch()], 1.0), compiled([batch()], 1.0)
     for name, loss in expected.items():
@@ -128,7 +131,10 @@ def test_compiled_networks_take_the_same_step():
 def test_recomputed_completion_is_the_same():
     plain, frugal = step_with(), step_with(speed={"recompute": True})
     masks = tuple((torch.rand(2, 1, 32, 32) > 0.4).float() for _ in "ab")
-    results = [step.objective_G(batch(), {}, masks)[0] for step in (plain, frugal)]
+    results = []
+    for step in (plain, frugal):
+        torch.manual_seed(3)  # of the dropout
+        results.append(step.objective_G(batch(), {}, masks)[0])
     torch.testing.assert_close(*results)
     for result in results:
         result.backward()

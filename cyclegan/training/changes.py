@@ -14,7 +14,8 @@ from cyclegan.recipes import spelled_keys, validated
 HARMLESS = (
     "steps", "epochs", "images", "minutes", "tracker", "project", "run_dir", "resume", "resume_with",
     "log_every", "require_license", "precision", "gradient_accumulation", "timeout_minutes", "samples",
-    "checkpoint", "numbers", "evaluation", "speed", "data.root", "data.a", "data.b", "data.memory_gib", "data.workers",
+    "checkpoint", "numbers", "evaluation", "speed", "data.root", "data.a", "data.b", "data.memory_gib",
+    "data.workers",
 )  # fmt: skip
 # Of no interest, for they differ by nature.
 SILENT = ("resume", "resume_with", "run_dir")
