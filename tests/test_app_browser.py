@@ -195,8 +195,9 @@ def test_a_picture_is_pasted_or_taken_with_the_camera(visit, app_server):
     page.locator("#picture button[aria-label='Capture from camera']").click()
     page.locator("#picture").get_by_text("Click to Access Webcam").click()
     page.locator("#picture video").wait_for()
+    page.wait_for_function("document.querySelector('#picture video').currentTime > 0")  # it shows something
     page.locator("#picture button[aria-label='capture photo']").click()
-    page.locator("#picture img").wait_for()
+    page.locator("#picture img:not(.hide)").wait_for()
     page.locator("#slider .slider").evaluate("slider => slider.remove()")
     translate(page)
 

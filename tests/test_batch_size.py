@@ -190,6 +190,7 @@ def test_memory_that_really_runs_out(tiny, here):
     assert "out of memory on cpu with --size 32 and --batch-size 512: --batch-size " in last
 
 
+@pytest.mark.slow
 def test_two_processes_take_twice_what_fits_the_smaller_one(tiny, here):
     """The second has room for 3 images, the first for 20: 2 each, and all of the run goes by that."""
     (here / "mine.yaml").write_text(to_yaml(tiny(batch_size="auto", steps=3)))

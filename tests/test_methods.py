@@ -68,7 +68,7 @@ def test_a_generator_learns_what_no_blur_gives(crops, kind):
     assert (made - target[new]).abs().mean() < 0.6 * best
 
 
-@pytest.mark.parametrize("kind", slow(JUDGES, "pixel"))
+@pytest.mark.parametrize("kind", slow(JUDGES, "pixel", "projected"))
 def test_a_discriminator_tells_photographs_from_their_blur(crops, kind):
     """PixelGAN sees one pixel at a time, so it is to tell colours from others."""
     name, arguments = JUDGES[kind]

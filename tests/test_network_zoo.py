@@ -93,7 +93,13 @@ def test_it_is_saved_loaded_and_translates_at_two_sizes(saved, kind, channels):
 
 @pytest.mark.parametrize(
     ("kind", "channels"),
-    [("resnet, attention", 1), ("unet", 3), ("vit_unet", 1), ("modnet", 3), ("modnet, reference", 1)],
+    [
+        ("resnet, attention", 1),
+        ("unet", 3),
+        ("vit_unet", 1),
+        ("modnet", 3),
+        pytest.param("modnet, reference", 1, marks=pytest.mark.slow),
+    ],
 )
 def test_it_is_exported_to_onnx(saved, kind, channels, tmp_path):
     """``export_generator`` compares the file with torch at several sizes before it is there."""

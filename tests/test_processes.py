@@ -75,6 +75,7 @@ def test_a_run_on_two_processes_goes_on_on_one(tiny, here):
     assert checkpoints(here / "two" / "checkpoints")[-1].name == "step-00000008"
 
 
+@pytest.mark.slow
 def test_one_of_two_processes_judges_and_both_stop_early(tiny, here):
     """At a rate too small to move a weight no evaluation is better than the first."""
     changes = {"steps": 40, "batch_size": 2, "optimizer__lr": 1e-30}

@@ -199,6 +199,7 @@ def test_tensorboard_reads_each_step_once_after_a_resume(tiny, here, monkeypatch
     assert len(list((here / "run" / "tensorboard").glob("*/hparams.yml"))) == 1
 
 
+@pytest.mark.slow
 def test_trackio_reads_each_step_once_after_a_resume(tiny, here, small_domain, tmp_path):
     """Numbers, settings, grids, and an alert: of a held-out picture that is in training too."""
     pictures = Path(shutil.copytree(small_domain, here / "pictures"))
