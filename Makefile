@@ -64,8 +64,8 @@ app: $(STAMP) ## open a page to translate, train and look at runs with a mouse
 test: $(STAMP) ## run the tests, in WORKERS processes, under ten minutes on two cores
 	$(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist worksteal $(ARGS)
 
-test-slow: $(STAMP) ## run the tests that train for minutes
-	$(BIN)/python -m pytest -m slow $(ARGS)
+test-slow: $(STAMP) ## run the tests that train for minutes, in WORKERS processes
+	$(BIN)/python -m pytest -m slow -n $(WORKERS) --dist worksteal $(ARGS)
 
 lint: $(STAMP) ## check style and formatting
 	$(BIN)/ruff check .

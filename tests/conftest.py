@@ -36,6 +36,11 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest one first, so that the other processes do the rest meanwhile."""
+    items.sort(key=lambda item: item.path.name != "test_default_recipe.py")
+
+
 @contextlib.contextmanager
 def alone_in_datasets() -> Iterator[None]:
     """One worker at a time fetches and unpacks; the next one finds it done."""
