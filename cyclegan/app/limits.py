@@ -137,6 +137,7 @@ def unpack(path: Path, folder: Path, limits: Limits) -> list[tuple[Path, str]]:
             found.append((target, str(name)))
     except BadInput as error:
         raise BadInput(said_of(error, path)) from error
+    # NotImplementedError is zipfile's word for a compression that it does not know.
     except (zipfile.BadZipFile, NotImplementedError, EOFError, OSError, ValueError) as error:
         raise BadInput(f"{path.name}: is not a whole zip ({said_of(error, path)})") from error
     if not found:

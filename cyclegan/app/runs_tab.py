@@ -8,7 +8,7 @@ from pathlib import Path
 
 import gradio as gr
 
-from cyclegan.app.service import Service, session_of, told
+from cyclegan.app.service import TELLING, Service, session_of, told
 from cyclegan.app.shown import frame
 from cyclegan.app.trainings import said
 from cyclegan.errors import BadInput, Failed
@@ -90,7 +90,7 @@ def build_runs_tab(service: Service, page: gr.Blocks, tab: gr.Tab) -> None:
     shows = [about, what, report]
     gr.on([page.load, tab.select], list_runs, [run, several], [run, several], queue=False, **private)
     gr.on([run.change, tab.select], show, run, shows, queue=False, **private)
-    several.change(preview, several, compare_command, concurrency_limit=None, **private)
+    several.change(preview, several, compare_command, **TELLING)
     at_work = {"api_visibility": "private", "concurrency_limit": 1, "concurrency_id": "commands"}
     for button, verb in ((judge, "evaluate"), (again, "report")):
         button.click(

@@ -23,6 +23,9 @@ from cyclegan.images import read_image
 THUMB_SIDE = 96
 PLAIN = (168, 162, 158)  # grey, where there is no picture to show
 AT_ONCE = 8  # requests of a kind that are worked on; the others wait in the queue
+# For what the page does by itself and may refuse: at once, but through the queue, outside of which gradio
+# answers a refusal as a failure of the server (HTTP 500).
+TELLING = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": None}
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import gradio as gr
 
 from cyclegan.app import shown
 from cyclegan.app.limits import check_picture
-from cyclegan.app.service import Service, session_of, told
+from cyclegan.app.service import TELLING, Service, session_of, told
 from cyclegan.app.stylizing import Look, before_and_after, copy_of, stylized
 from cyclegan.app.uploads import picture_upload
 from cyclegan.errors import BadInput
@@ -82,7 +82,7 @@ def build_stylize_tab(service: Service) -> None:
                 check_picture(source, service.limits)
 
     for picture in (content, style, second):
-        picture.input(look_at, picture, None, concurrency_limit=None, show_progress="hidden", **PRIVATE)
+        picture.input(look_at, picture, None, **TELLING)
     event = go.click(
         stylize,
         [content, style, second, *look],

@@ -14,7 +14,7 @@ import gradio as gr
 from cyclegan.app import shown
 from cyclegan.app.limits import check_picture, gather, refuse_large
 from cyclegan.app.offered import EXAMPLES
-from cyclegan.app.service import AT_ONCE, Service, session_of, teller, told
+from cyclegan.app.service import AT_ONCE, TELLING, Service, session_of, teller, told
 from cyclegan.app.translating import Done, Wish, remove, zipped
 from cyclegan.app.uploads import files_upload, picture_upload
 from cyclegan.errors import BadInput
@@ -31,8 +31,6 @@ FORMATS = [("the picture's own", ""), ("JPEG", "jpg"), ("PNG", "png"), ("WebP", 
 IN_GALLERY = 60  # pictures shown; all are in the zip
 EVERY_S = 1.0
 PRIVATE = {"api_visibility": "private", "show_progress": "hidden"}
-# What may be refused goes through the queue: outside of it a refusal is a failure of the server (HTTP 500).
-TELLING = {**PRIVATE, "concurrency_limit": None}
 NOTHING = "There is no generator yet: train one in the tab Train, or name one when you start the page."
 
 
