@@ -27,15 +27,9 @@ VERBS = {
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one command; exit status 0, 1 for a failure on the way, 2 for bad input."""
     args = list(sys.argv[1:] if argv is None else argv)
-    if not args or args[0] in ("-h", "--help", "help"):
-        print(_overview())
-        return
-    if args[0] == "--version":
-        print(f"cyclegan {__version__}")
-        return
     debug = "--debug" in args
     try:
-        sys.exit(_verb(args[0])([arg for arg in args[1:] if arg != "--debug"]))
+        status = _run(args)
     except (BadInput, Failed) as error:
         if debug:
             raise
@@ -53,6 +47,23 @@ def main(argv: Sequence[str] | None = None) -> None:
         if debug:
             raise
         sys.exit(_system_refused(_prog(args), error))
+    else:
+        if status is not None:
+            sys.exit(status)
+
+
+def _run(args: Sequence[str]) -> int | None:
+    """The exit status of a command; None where words about the commands were all that was asked for."""
+    try:
+        if not args or args[0] in ("-h", "--help", "help"):
+            print(_overview())
+            return None
+        if args[0] == "--version":
+            print(f"cyclegan {__version__}")
+            return None
+        return _verb(args[0])([arg for arg in args[1:] if arg != "--debug"])
+    finally:
+        sys.stdout.flush()  # that a reader who went away is met here, and not at the interpreter's end
 
 
 def _system_refused(prog: str, error: OSError) -> int:

@@ -1,6 +1,7 @@
 """The commands as users call them: what they print, and with which status they end."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -37,6 +38,20 @@ def test_every_command_has_help(capsys, verb):
     status, out, _ = call(capsys, verb, "--help")
     assert status == 0
     assert "--json" in out
+
+
+# rich, which prints the tables, ends with 1.
+@pytest.mark.parametrize(
+    ("words", "status"), [("--help", 0), ("--version", 0), ("data list", 1), ("train --help", 0)]
+)
+def test_a_reader_who_goes_away_gets_no_stack_trace(words, status):
+    """As ``head`` does."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "cyclegan", *words.split()]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=300)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (status, "")
 
 
 def test_the_settings_people_change_most_have_short_names(capsys):
