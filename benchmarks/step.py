@@ -44,8 +44,10 @@ Step = Callable[[], None]
 def our_step(settings: TrainSettings, precision: str, images: Callable[[], list[torch.Tensor]]) -> Step:
     from accelerate import Accelerator
 
+    from cyclegan.training.allocation import keep_freed_memory
     from cyclegan.training.step import TrainingStep
 
+    keep_freed_memory()  # as `cyclegan train` does
     accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision=precision)
     step = TrainingStep(settings, accelerator)
     shown = 0

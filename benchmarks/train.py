@@ -22,6 +22,7 @@ from step import machine
 from cyclegan.config import TrainSettings
 from cyclegan.recipes import read_yaml
 from cyclegan.training import loop
+from cyclegan.training.allocation import keep_freed_memory
 from cyclegan.training.loop import Trainer
 
 
@@ -110,6 +111,7 @@ def main(
         judged = {**given.get("evaluation", {}), **({} if every is None else {"every": every})}
         changes["evaluation"] = judged if evaluate else {"every": 0}
         settings = TrainSettings(**{**given, **changes})
+        keep_freed_memory()  # as `cyclegan train` does
         trainer, clock = Trainer(settings), Clock()
         watch(trainer, clock)
         trainer.train()

@@ -271,6 +271,16 @@ def test_a_zip_is_unpacked_under_names_of_our_own(photograph, tmp_path):
         unpack(tmp_path / "big.zip", tmp_path / "big", small)
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a file that is always full")
+def test_a_full_disk_is_not_the_fault_of_the_zip(photograph, tmp_path):
+    with zipfile.ZipFile(tmp_path / "good.zip", "w") as archive:
+        archive.write(photograph("p.png"), "p.png")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "000000.png").symlink_to("/dev/full")
+    with pytest.raises(BadInput, match=r"good\.zip: the disk of this machine is full"):
+        unpack(tmp_path / "good.zip", tmp_path / "out", Limits())
+
+
 PLANS = {
     "a domain": (Plan("noto2twemoji", "noto2twemoji", 200, "steps"), {"steps": 200, "domain": "noto2twemoji", "size": 64}),
     "minutes": (Plan("noto2twemoji", "noto2twemoji", 2.5, "minutes"), {"steps": None, "minutes": 2.5}),

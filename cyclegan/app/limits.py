@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from cyclegan.datasets.archive import safe_members
 from cyclegan.errors import BadInput, shown
 from cyclegan.images import SUFFIXES, image_size
+from cyclegan.training.saving import disk_is_full
 
 MIB = 1 << 20
 
@@ -120,7 +121,7 @@ def unpack(path: Path, folder: Path, limits: Limits) -> list[tuple[Path, str]]:
     """The pictures of a zip, written into ``folder``, and their names in the zip.
 
     Raises:
-        BadInput: not a zip, harmful, too large, or without pictures.
+        BadInput: not a zip, harmful, too large, or without pictures; or there is no room for it here.
     """
     refuse_large(path, limits)
     found = []
@@ -139,6 +140,10 @@ def unpack(path: Path, folder: Path, limits: Limits) -> list[tuple[Path, str]]:
         raise BadInput(said_of(error, path)) from error
     # NotImplementedError is zipfile's word for a compression that it does not know.
     except (zipfile.BadZipFile, NotImplementedError, EOFError, OSError, ValueError) as error:
+        if isinstance(error, OSError) and disk_is_full(error):
+            raise BadInput(
+                f"{path.name}: the disk of this machine is full; free some space before it is unpacked here"
+            ) from error
         raise BadInput(f"{path.name}: is not a whole zip ({said_of(error, path)})") from error
     if not found:
         raise BadInput(f"{path.name}: has no JPEG, PNG, WebP, TIFF or BMP pictures")

@@ -1,0 +1,39 @@
+"""What a process frees it keeps: new pages are the system's to give, and it counts them."""
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+FAULTS = """
+import resource, sys
+import torch
+from cyclegan.training.allocation import keep_freed_memory
+if sys.argv[1] == "keep":
+    assert keep_freed_memory()
+def step():
+    return torch.ones(20, 2**20).add(1).sum()
+step()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(5):
+    step()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def new_pages(how):
+    done = subprocess.run([sys.executable, "-c", FAULTS, how], capture_output=True, text=True, check=True)
+    return int(done.stdout)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's allocator is told")
+def test_steps_after_the_first_take_no_new_memory():
+    assert new_pages("keep") < 2000 < new_pages("as ever")
+
+
+def test_another_c_library_is_left_alone(monkeypatch):
+    from cyclegan.training import allocation
+
+    monkeypatch.setattr(allocation.ctypes, "CDLL", lambda name: object())
+    assert not allocation.keep_freed_memory()
