@@ -28,7 +28,7 @@ from cyclegan.networks import build
 from cyclegan.networks.layers import initialize
 from cyclegan.translation import backends, pipeline
 from cyclegan.translation.leftovers import sweep
-from cyclegan.translation.manifest import backend_of
+from cyclegan.translation.manifest import computed_by
 from cyclegan.translation.options import Tiling
 from cyclegan.translation.plan import plan
 from cyclegan.translation.provenance import Label
@@ -477,12 +477,28 @@ def test_a_folder_that_grew_is_gone_on_with_by_what_began_it(photos, tmp_path, g
     """More pictures make another backend worth its while, which would make the old ones anew."""
     monkeypatch.setattr(backends, "pick_backend", lambda *_: "onnx")
     out = str(tmp_path / "out")
-    assert backend_of(tmp_path / "out") is None
+    assert computed_by(tmp_path / "out") == (None, None)
     for words in ([str(photos / "a.png"), out, "--backend", "torch"], [str(photos), out]):
         assert translate([str(generator), *words]) == 0
     assert {line["settings"]["backend"] for line in manifest(tmp_path / "out")} == {"torch"}
     assert translate([str(generator), str(photos), out, "--overwrite"]) == 0
     assert {line["settings"]["backend"] for line in manifest(tmp_path / "out")} == {"onnx"}
+
+
+@pytest.mark.parametrize(
+    "words", [[], ["--backend", "torch"], ["--backend", "openvino"], ["--tiling", "dense"]]
+)
+def test_a_folder_is_gone_on_with_at_the_precision_that_began_it(
+    photos, tmp_path, generator, monkeypatch, words
+):
+    """Which one is faster is measured, and a busy machine may say another thing the next time."""
+    out = str(tmp_path / "out")
+    for faster in (True, False):
+        monkeypatch.setattr(backends, "cpu_is_faster_in_bf16", lambda faster=faster: faster)
+        assert translate([str(generator), str(photos), out, *words]) == 0
+        assert {line["settings"]["precision"] for line in manifest(tmp_path / "out")} == {"bf16"}
+    assert translate([str(generator), str(photos), out, *words, "--overwrite"]) == 0
+    assert {line["settings"]["precision"] for line in manifest(tmp_path / "out")} == {"fp32"}
 
 
 def test_two_folders_of_equal_names_do_not_mix(photos, tmp_path, negative):

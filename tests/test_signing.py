@@ -334,9 +334,7 @@ def test_several_processes_sign_and_go_on(generator, papers, photograph, tmp_pat
         photograph(name)
     launcher = ("torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m")
     signing = ("--sign-cert", papers / "chain.pem", "--sign-key", papers / "chain.key")
-    # What "auto" takes is measured, and may be another thing while other work goes on.
     words = ("translate", generator, tmp_path / "in", tmp_path / "out", *signing)
-    words += ("--backend", "torch", "--precision", "fp32")
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", *launcher, "cyclegan", *map(str, words)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)

@@ -185,14 +185,18 @@ def read_entries(folder: Path) -> dict[str, Entry]:
     return found
 
 
-def backend_of(folder: Path) -> str | None:
-    """What computed the folder's first recorded file: a folder that has grown is gone on with by the same."""
-    for path in manifest_files(folder):
-        for _, _, values in _lines(path):
-            settings = values.get("settings")
-            named = settings.get("backend") if isinstance(settings, dict) else None
-            return named if named in ("torch", "onnx", "openvino") else None
-    return None
+def computed_by(folder: Path) -> tuple[str | None, str | None]:
+    """Backend and precision of the first recorded file: what was begun is gone on with by the same."""
+    lines = (values for path in manifest_files(folder) for _, _, values in _lines(path))
+    settings = next(lines, {}).get("settings")
+    settings = settings if isinstance(settings, dict) else {}
+    backend = settings.get("backend")
+    # "int8 and bf16" of a file whose convolutions are integer: the rest is what can be chosen.
+    precision = str(settings.get("precision")).rpartition(" ")[2]
+    return (
+        backend if backend in ("torch", "onnx", "openvino") else None,
+        precision if precision in ("fp32", "bf16", "fp16") else None,
+    )
 
 
 def _entry(path: Path, values: dict[str, Any]) -> Entry:
