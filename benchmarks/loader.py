@@ -7,7 +7,6 @@ All sides take turns; images of A and of B count; numbers are medians. The files
 in scikit-image.
 """
 
-import json as to_json
 import statistics
 import tempfile
 import time
@@ -18,7 +17,7 @@ from typing import Any
 import torch
 import tyro
 from PIL import Image
-from step import machine
+from step import conclude
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 from translate import make_photographs
@@ -68,24 +67,24 @@ def our_seconds(settings: TrainSettings, workers: int, later: int) -> tuple[floa
     began = time.perf_counter()
     stores = open_stores(open_domain(settings), settings)
     count = len(stores[0])
-    batches = _batches(UnpairedImages(*stores, settings), settings.batch_size, workers)
-    _show(batches, count, settings.batch_size)
+    shown = batches(UnpairedImages(*stores, settings), settings.batch_size, workers)
+    _show(shown, count, settings.batch_size)
     first = time.perf_counter() - began
     began = time.perf_counter()
     for _ in range(later):
-        _show(batches, count, settings.batch_size)
+        _show(shown, count, settings.batch_size)
     return first, (time.perf_counter() - began) / later, sum(image.nbytes for s in stores for image in s)
 
 
-def _batches(data: UnpairedImages, batch_size: int, workers: int) -> Iterator[dict[str, torch.Tensor]]:
+def batches(data: UnpairedImages, batch_size: int, workers: int) -> Iterator[dict[str, torch.Tensor]]:
     """As ``Trainer.batches`` makes them."""
     made = loader(data, PositionSampler(batch_size, 0, 0, 1), workers, DEVICE.type == "cuda")
     return (on_device(batch, DEVICE) for batch in made)
 
 
-def _show(batches: Iterator[dict[str, torch.Tensor]], count: int, batch_size: int) -> None:
+def _show(shown: Iterator[dict[str, torch.Tensor]], count: int, batch_size: int) -> None:
     for _ in range(count // batch_size):
-        next(batches)
+        next(shown)
     if DEVICE.type == "cuda":
         torch.cuda.synchronize()
 
@@ -104,11 +103,11 @@ def waiting(recipe: Path, root: Path, steps: int, workers: int | None) -> dict[s
     if workers is None:
         workers = 4 if DEVICE.type == "cuda" else 0  # as a run chooses
     stores = open_stores(open_domain(settings), settings)
-    batches = _batches(UnpairedImages(*stores, settings), settings.batch_size, workers)
+    shown = batches(UnpairedImages(*stores, settings), settings.batch_size, workers)
     waited, stepped = [], []
     for _ in range(steps + 1):
         began = time.perf_counter()
-        batch = next(batches)
+        batch = next(shown)
         got = time.perf_counter()
         step([batch], 1.0)
         if DEVICE.type == "cuda":
@@ -188,10 +187,7 @@ def main(
         if steps:
             wait = waiting(recipe, root, steps, None)
             print(", ".join(f"{key} {value}" for key, value in wait.items()))
-    about = machine()
-    print(", ".join(f"{key} {value}" for key, value in about.items()))
-    if json:
-        print(to_json.dumps({"rows": rows, "decoded_bytes": held, "waiting": wait, **about}))
+    conclude({"rows": rows, "decoded_bytes": held, "waiting": wait}, json)
 
 
 if __name__ == "__main__":

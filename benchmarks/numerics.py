@@ -5,18 +5,21 @@ the first of them. Each loss is averaged over stretches of steps. The spread is 
 of the fp32 runs; "off" says how far outside of it the other run is, in units of it: 0 is within.
 """
 
-import json as to_json
+import itertools
+import sys
 from collections import defaultdict
 from typing import Any, Literal
 
 import numpy as np
 import torch
 import tyro
-from step import machine
+from loader import batches
+from step import conclude
 
 from cyclegan.config import TrainSettings
 from cyclegan.datasets.domain import open_domain
-from cyclegan.datasets.unpaired import PositionSampler, UnpairedImages, loader, on_device, open_stores
+from cyclegan.datasets.unpaired import UnpairedImages, open_stores
+from cyclegan.training.precision import resolve_precision
 from cyclegan.training.step import TrainingStep
 
 
@@ -26,14 +29,13 @@ def losses(settings: TrainSettings, precision: str, steps: int) -> dict[str, np.
     from accelerate.state import AcceleratorState
 
     AcceleratorState._reset_state(reset_partial_state=True)  # else the first run's precision is everyone's
-    accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision=precision)
+    accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision=resolve_precision(precision))
     torch.manual_seed(settings.seed)
     step = TrainingStep(settings, accelerator)
     data = UnpairedImages(*open_stores(open_domain(settings), settings), settings)
-    batches = iter(loader(data, PositionSampler(settings.batch_size, 0, 0, 1), 0, False))
     found = defaultdict(list)
-    for _ in range(steps):
-        for name, loss in step([on_device(next(batches), accelerator.device)], 1.0).items():
+    for batch in itertools.islice(batches(data, settings.batch_size, 0), steps):
+        for name, loss in step([batch], 1.0).items():
             found[name].append(float(loss))
     return {name: np.array(values) for name, values in found.items()}
 
@@ -54,7 +56,7 @@ def main(
     Args:
         steps: of each run
         stretch: steps of which a loss is averaged
-        seeds: fp32 runs
+        seeds: fp32 runs, two at least
         precision: compared with them
         size: height and width of the images
         batch_size: images of each domain in a step
@@ -62,6 +64,8 @@ def main(
         filters: of all networks' first layers
         json: end with one line of JSON
     """
+    if seeds < 2:
+        sys.exit("--seeds: one run has no spread; take two at least")
     shared: dict[str, Any] = {
         "domain": "noto2twemoji", "size": size, "batch_size": batch_size,
         "generator": {"blocks": blocks, "filters": filters}, "discriminator": {"filters": filters},
@@ -85,10 +89,7 @@ def main(
             )
     within, farthest = sum(row["off"] == 0 for row in rows), max(row["off"] for row in rows)
     print(f"{within} of {len(rows)} within the spread; the farthest {farthest:g} of it away")
-    about = machine()
-    print(", ".join(f"{key} {value}" for key, value in about.items()))
-    if json:
-        print(to_json.dumps({"rows": rows, **about}))
+    conclude({"rows": rows}, json)
 
 
 if __name__ == "__main__":

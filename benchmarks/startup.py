@@ -4,7 +4,6 @@ Each is measured from outside, in fresh processes that take turns; numbers are m
 that of a recipe on its own images, decoding included; the first picture comes from a 9-block generator.
 """
 
-import json as to_json
 import os
 import statistics
 import subprocess
@@ -14,7 +13,7 @@ import time
 from pathlib import Path
 
 import tyro
-from step import machine
+from step import conclude
 from translate import make_generator, make_photographs
 
 CYCLEGAN = [sys.executable, "-m", "cyclegan"]
@@ -73,10 +72,7 @@ def main(
     report = {name: round(statistics.median(values), 3) for name, values in seconds.items()}
     for name, value in report.items():
         print(f"{name.replace('_', ' '):>14}  {value} s")
-    about = machine()
-    print(", ".join(f"{key} {value}" for key, value in about.items()))
-    if json:
-        print(to_json.dumps({**report, **about}))
+    conclude(report, json)
 
 
 if __name__ == "__main__":

@@ -263,6 +263,14 @@ def machine() -> dict[str, Any]:
     }
 
 
+def conclude(report: dict[str, Any], json: bool) -> None:
+    """The machine in words and, where it is asked for, all that was found with it, as one line of JSON."""
+    about = machine()
+    print(", ".join(f"{key} {value}" for key, value in about.items()))
+    if json:
+        print(to_json.dumps({**report, **about}))
+
+
 def _precisions(wanted: tuple[str, ...]) -> list[str]:
     if not wanted:
         wanted = ("no", "bf16")
@@ -317,10 +325,7 @@ def main(
             rows += found
             for row in found:
                 show(row)
-    about = machine()
-    print(", ".join(f"{key} {value}" for key, value in about.items()))
-    if json:
-        print(to_json.dumps({"rows": rows, **about}))
+    conclude({"rows": rows}, json)
 
 
 if __name__ == "__main__":

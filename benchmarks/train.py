@@ -5,7 +5,6 @@ inside it, so that both numbers are of the same minutes; the rest is said by wha
 what happens between the first step's begin and the last one's end counts; `startup.py` measures the rest.
 """
 
-import json as to_json
 import statistics
 import tempfile
 import time
@@ -17,7 +16,7 @@ from typing import Any
 
 import torch
 import tyro
-from step import machine
+from step import conclude
 
 from cyclegan.config import TrainSettings
 from cyclegan.recipes import read_yaml
@@ -134,10 +133,7 @@ def main(
     }
     for key, value in report.items():
         print(f"{key.replace('_', ' '):>24}  {value}")
-    about = machine()
-    print(", ".join(f"{key} {value}" for key, value in about.items()))
-    if json:
-        print(to_json.dumps({**report, **about}))
+    conclude(report, json)
 
 
 if __name__ == "__main__":
