@@ -61,7 +61,7 @@ evaluate: $(STAMP) ## judge GENERATOR (default: DOMAIN's newest) on held-out ima
 app: $(STAMP) ## open a page to translate, train and look at runs with a mouse
 	$(BIN)/cyclegan app $(ARGS)
 
-test: $(STAMP) ## run the tests, in WORKERS processes; ten to thirteen minutes on two cores
+test: $(STAMP) ## run the tests, in WORKERS processes; five to thirteen minutes on two cores
 	$(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist worksteal $(ARGS)
 
 test-slow: $(STAMP) ## run the tests that train for minutes, in WORKERS processes

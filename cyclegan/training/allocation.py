@@ -12,7 +12,7 @@ def keep_freed_memory() -> bool:
     """Let this process keep what it frees, in place of asking the system for it again.
 
     A step's feature maps are of tens of megabytes each. glibc gives such back at once and gets them anew,
-    and the system fills each page with zeros before it is first written: 5 % of a 256 px step on CPUs. What
+    and the system fills each page with zeros before it is first written. What
     a process holds at most stays the same, for a step frees nothing that the next one does not need.
     It holds for the whole process, so it is a program's to call, not a library's.
 
