@@ -6,11 +6,13 @@ import hashlib
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -26,13 +28,14 @@ from cyclegan.errors import BadInput
 from cyclegan.images import read_image
 from cyclegan.networks import build
 from cyclegan.networks.layers import initialize
-from cyclegan.translation import backends, pipeline
+from cyclegan.translation import backends, choosing, pipeline
+from cyclegan.translation.choosing import open_for
 from cyclegan.translation.leftovers import sweep
 from cyclegan.translation.manifest import computed_by
 from cyclegan.translation.options import Tiling
 from cyclegan.translation.plan import plan
 from cyclegan.translation.provenance import Label
-from cyclegan.translation.shares import Share
+from cyclegan.translation.shares import Share, tell
 
 ROOT = Path(__file__).resolve().parent.parent
 PHOTOS = (
@@ -475,7 +478,7 @@ def test_another_generator_or_setting_stops_it(photos, tmp_path, negative):
 
 def test_a_folder_that_grew_is_gone_on_with_by_what_began_it(photos, tmp_path, generator, monkeypatch):
     """More pictures make another backend worth its while, which would make the old ones anew."""
-    monkeypatch.setattr(backends, "pick_backend", lambda *_: "onnx")
+    monkeypatch.setattr(choosing, "pick_backend", lambda *_: "onnx")
     out = str(tmp_path / "out")
     assert computed_by(tmp_path / "out") == (None, None)
     for words in ([str(photos / "a.png"), out, "--backend", "torch"], [str(photos), out]):
@@ -655,6 +658,45 @@ def test_what_a_killed_meeting_left_misleads_nobody(photos, tmp_path, negative, 
     assert works[0].summary.translated == 12
     assert len(manifest(tmp_path / "out")) == 12
     assert not left.exists() and not list((tmp_path / "out").glob("manifest.*.jsonl"))
+
+
+@pytest.mark.parametrize("leader_first", [True, False])
+@pytest.mark.parametrize("left", [None, "the same question", "another"])
+def test_processes_that_measure_differently_choose_alike(
+    photos, tmp_path, generator, monkeypatch, leader_first, left
+):
+    """What auto means is measured by each, and one of them may have met a busy moment."""
+    leader, planned, asked = threading.local(), plan(photos, tmp_path / "out"), []
+    monkeypatch.setattr(backends, "cpu_is_faster_in_bf16", lambda: leader.here)
+
+    def tells(target, question, choice):
+        asked.append(question)
+        tell(target, question, choice)
+
+    monkeypatch.setattr(choosing, "tell", tells)
+
+    def opened(rank, world=2):
+        leader.here = rank == 0
+        share = Share(rank, world)
+        return open_for(planned, share, False, generator, "auto", "auto", Tiling(), None).backend
+
+    assert [opened(rank, world=1).precision for rank in range(2)] == ["bf16", "fp32"]
+    assert not planned.target.exists()  # nobody to tell
+    opened(0)
+    if left == "the same question":  # told by a run that was killed then
+        tell(planned.target, asked.pop(), ["torch", "fp32"])
+    elif left == "another":
+        tell(planned.target, "other settings", ["torch", "fp32"])
+    else:
+        shutil.rmtree(planned.target)
+    with ThreadPoolExecutor(2) as pool:
+        futures = {}
+        for rank in (0, 1) if leader_first else (1, 0):
+            futures[rank] = pool.submit(opened, rank)
+            time.sleep(0.2)
+        made = [futures[rank].result(10) for rank in range(2)]
+    expected = "fp32" if left == "the same question" else "bf16"
+    assert [(backend.name, backend.precision) for backend in made] == [("torch", expected)] * 2
 
 
 def run(*args, cwd=ROOT, launcher=()):

@@ -101,27 +101,15 @@ def _translate(
     reference: Path | None,
     as_json: bool,
 ) -> int:
-    from cyclegan.translation import Translator
-    from cyclegan.translation.backends import pick_backend
+    from cyclegan.translation.choosing import open_for
     from cyclegan.translation.folder import FolderTranslation
-    from cyclegan.translation.manifest import computed_by
     from cyclegan.translation.plan import plan
     from cyclegan.translation.shares import Share
 
     share = Share.of_environment()
     planned = plan(source, target, options.format)
-    in_torch_only = reference is not None or tiling.method is not None or isinstance(tiling.tile, int)
-    goes_on = planned.is_folder and not options.overwrite
-    begun, at = computed_by(planned.target) if goes_on else (None, None)
-    if backend == "auto" and in_torch_only:
-        backend = "torch"
-    elif backend == "auto":
-        taken = begun if generator.suffix != ".onnx" else None
-        backend = taken or pick_backend(generator, precision, len(planned))
-    # What "auto" means is measured, and may come out otherwise while the machine is busy.
-    if precision == "auto" and begun == backend and tiling.method != "exact":
-        precision = at or precision
-    translator = Translator.from_pretrained(generator, share.device(), backend, precision, tiling, reference)
+    overwrite = options.overwrite
+    translator = open_for(planned, share, overwrite, generator, backend, precision, tiling, reference)
     return carry_out(FolderTranslation(translator, planned, options, share), target, as_json)
 
 

@@ -175,8 +175,7 @@ def pick_backend(
 
     A folder's generator is computed by torch, but by OpenVINO where the CPU is fast at bf16, OpenVINO and
     the exporter are installed, and the pictures are enough to be worth an export. For an .onnx file it is
-    OpenVINO, else onnxruntime. Only the machine and the arguments count, so that processes that share a
-    folder choose alike.
+    OpenVINO, else onnxruntime.
     """
     if generator.suffix == ".onnx":
         return "openvino" if _installed("openvino") else "onnx"

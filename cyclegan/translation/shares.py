@@ -22,6 +22,7 @@ from cyclegan.networks.inference import inference_device
 
 MEETING = ".translating"  # in the output folder, while several processes are at work
 _LEADER = "leader"
+_CHOICE = "choice"
 _POLL_S = 0.1
 
 
@@ -72,6 +73,37 @@ class Share:
         """
         for start in range(self.rank * size, count, self.world * size):
             yield range(start, min(start + size, count))
+
+
+def chosen(target: Path, share: Share, question: str) -> Any:
+    """What the leader has told the others of its choice (``tell``); they wait for it.
+
+    A choice that a killed run left holds for the leader too, for the others may have read it already.
+
+    Args:
+        target: the output folder.
+        question: all that was asked for. A choice in answer to something else is none.
+
+    Returns:
+        The choice; None for a leader that has yet to make it.
+    """
+    while True:
+        said = json.loads(_read(target / MEETING / _CHOICE) or "{}")
+        if said.get("question") == question:
+            return said["choice"]
+        if share.leads:
+            return None
+        time.sleep(_POLL_S)
+
+
+def tell(target: Path, question: str, choice: Any) -> None:
+    """Make the leader's choice everybody's.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    said = json.dumps({"question": question, "choice": choice})
+    replace_file(target / MEETING / _CHOICE, said.encode())
 
 
 def meet(target: Path, share: Share, report: dict[str, Any]) -> list[dict[str, Any]]:
