@@ -93,15 +93,19 @@ def main(
     users: int = 20,
     seconds: float = 120.0,
     size: int = 128,
+    rushes: int = 2,
     json: bool = False,
 ) -> None:
-    """Measure one user for a twelfth of the time, then all of them.
+    """Measure one user for a twelfth of the time, then all of them, and memory between.
+
+    What a first rush leaves may be what a server that is warm needs; what each further one adds is lost.
 
     Args:
         generator: folder of a saved generator
         users: at once
         seconds: that they work
         size: of the picture, in pixels a side
+        rushes: how often all of them come, one after the other
         json: end with one line of JSON
     """
     server = subprocess.Popen(
@@ -124,19 +128,22 @@ def main(
         print("users  translations  failed  median s  p95 s  translations/s")
         alone = told(rush(url, 1, seconds / 12, size, name), seconds / 12)
         print(ROW.format(**alone), flush=True)
-        crowd = rush(url, users, seconds, size, name)
-        together = told(crowd, seconds)
-        print(ROW.format(**together), flush=True)
-        remember("at the end")
-        time.sleep(SETTLE_S)
-        remember("after")
+        together, failures = [], set()
+        for number in range(1, rushes + 1):
+            crowd = rush(url, users, seconds, size, name)
+            together.append(told(crowd, seconds))
+            failures |= {failure for user in crowd for failure in user.failures}
+            print(ROW.format(**together[-1]), flush=True)
+            remember(f"at the end of {number}")
+            time.sleep(SETTLE_S)
+            remember(f"after {number}")
         health = httpx.get(url + "health").json()
     finally:
         server.terminate()
         server.wait()
     print("memory in MiB: " + ", ".join(f"{when} {value}" for when, value in memory.items()))
     print(f"{health['pictures']} pictures in {health['passes']} passes")
-    for failure in sorted({failure for user in crowd for failure in user.failures})[:5]:
+    for failure in sorted(failures)[:5]:
         print(failure, file=sys.stderr)
     if json:
         facts = {"size": size, "alone": alone, "together": together, "memory_mib": memory}

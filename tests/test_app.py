@@ -126,15 +126,17 @@ def test_gradio_forgets_sessions_that_are_quiet(sessions):
     """Else each program that calls once would stay in memory, with all of the page's components."""
     import gradio as gr
 
-    from cyclegan.app.server import _forget_quiet_sessions
+    from cyclegan.app.server import _forget_quiet_sessions, _LeanSessions
 
     with gr.Blocks(analytics_enabled=False) as blocks:
         gr.Textbox()
     app = gr.routes.App.create_app(blocks)
     assert app.state_holder is blocks.state_holder
+    assert app.state_holder["page"].config_values  # what the lean ones do without
+    app.state_holder.session_data = _LeanSessions()
     for session in ("page", "program"):
         sessions.visit(session)
-        assert blocks.state_holder[session]
+        assert app.state_holder[session].config_values == {}
     sessions.line_opened("page")
     _forget_quiet_sessions(blocks, sessions)
     assert list(blocks.state_holder.session_data) == ["page"]

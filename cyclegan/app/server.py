@@ -5,9 +5,11 @@ import os
 import secrets
 import signal
 import socket
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import fastapi
 import gradio as gr
@@ -150,6 +152,7 @@ def application(service: Service, address: Address) -> Gate:
         footer_links=["settings"],
         **look_of_page(),
     )
+    blocks.state_holder.session_data = _LeanSessions()
     service.sessions.after_sweep = lambda: _forget_quiet_sessions(blocks, service.sessions)
     hosts = None
     if address.is_local:
@@ -157,8 +160,19 @@ def application(service: Service, address: Address) -> Gate:
     return Gate(app, service.sessions, service.limits, address.accounts, hosts)
 
 
+class _LeanSessions(OrderedDict[str, Any]):
+    """gradio's sessions without the page's whole description in each, which only its deep links read.
+
+    It is a third of a MiB, and a program is a new session at each call.
+    """
+
+    def __setitem__(self, name: str, session: Any) -> None:
+        session.config_values.clear()
+        super().__setitem__(name, session)
+
+
 def _forget_quiet_sessions(blocks: gr.Blocks, sessions: Sessions) -> None:
-    """gradio keeps a third of a MiB for each of 10,000 sessions, and a program is a new one at each call."""
+    """gradio keeps 10,000 sessions."""
     holder = blocks.state_holder
     quiet = [session for session in list(holder.session_data) if sessions.is_quiet(session)]
     with holder.lock:
