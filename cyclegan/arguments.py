@@ -5,6 +5,7 @@ import inspect
 import io
 import itertools
 import json
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -57,7 +58,45 @@ def _one_line(box: str) -> str:
     """tyro frames its complaints, with lines or in ASCII; the first part inside says what is wrong."""
     lines = [line.strip(" │|╭╮╰╯+─-") for line in box.splitlines()[1:]]  # the first holds a title
     parts = [list(group) for filled, group in itertools.groupby(lines, bool) if filled]
-    return " ".join(parts[0]).replace(" .", ".") if parts else box.strip()
+    return _plain(" ".join(parts[0]).replace(" .", ".")) if parts else box.strip()
+
+
+# tyro's complaints, and what is made of their groups; choices in order, without the "None" of a default.
+_COMPLAINTS: dict[str, Callable[..., str]] = {
+    r"invalid choice (.+) for argument '(.+)'\. Expected one of \((.+)\)\.": (
+        lambda value, option, choices: f"{option}: {value} is none of {_listed(choices)}"
+    ),
+    r"Error parsing (\S+): no type matching (.+) could be instantiated from \[(.+)\]\.?": (
+        lambda option, types, value: f"{option}: takes {_kinds(types)}, not {value}"
+    ),
+    r"Error parsing (\S+): invalid literal for int\(\) with base 10: (.+)": (
+        lambda option, value: f"{option}: takes {_kinds('INT')}, not {value}"
+    ),
+    r"Error parsing (\S+): could not convert string to float: (.+)": (
+        lambda option, value: f"{option}: takes {_kinds('FLOAT')}, not {value}"
+    ),
+    r"Error parsing settings\.(\S+): \d+ validation errors? for \w+ (\S+) (.+?) \[type=.*": (
+        lambda group, key, complaint: f"{group}.{key}: {complaint}"
+    ),
+}
+
+
+def _plain(complaint: str) -> str:
+    """The usual complaints in the words that others have here."""
+    for pattern, told in _COMPLAINTS.items():
+        if found := re.fullmatch(pattern, complaint):
+            return told(*found.groups())
+    return complaint
+
+
+def _listed(choices: str) -> str:
+    return ", ".join(sorted({choice.strip("' ") for choice in choices.split(",")} - {"", "None"}))
+
+
+def _kinds(types: str) -> str:
+    words = {"INT": "a whole number", "FLOAT": "a number"}
+    parts = [words.get(kind, kind.strip("{}").replace(",", ", ")) for kind in types.split("|")]
+    return " or ".join(part for part in parts if part != "None")
 
 
 def _refuse_unknown(left: Sequence[str], command: Callable[..., Any], model: type[BaseModel] | None) -> None:

@@ -171,7 +171,7 @@ MISTAKES = {
     "convert nowhere.pth out --size 3": "--size: must be 16 or more, not 3",
     "convert nowhere.pth out --paddings zero": "unknown option --paddings; did you mean '--padding'?",
     "evaluate nowhere": "nowhere/generators/G_AB: no such folder",
-    "data fetch": "invalid choice 'fetch'",
+    "data fetch": "'fetch' is none of",
     "data prepare": "prepare: name a DOMAIN",
     "data prepare hors2zebra": "there is no data/hors2zebra.yaml; did you mean 'horse2zebra'?",
     "data verify horse2zebra": "datasets/horse2zebra: is not prepared",

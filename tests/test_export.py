@@ -167,7 +167,7 @@ MISTAKES = {
     "GEN g.pt2 --precision int8": "int8 is for .onnx files",
     "GEN g.onnx --precision int8": "--calibrate: int8 needs a folder of images",
     "GEN g.onnx --calibrate GEN": "GEN: has no JPEG",
-    "GEN g.onnx --precision fp8": "invalid choice 'fp8'",
+    "GEN g.onnx --precision fp8": "--precision: 'fp8' is none of",
     "GEN GEN.onnx": "GEN.onnx: is a folder; name a file",
     "GEN GEN/config.json/g.onnx": "cannot be written",
     "nowhere g.onnx": "nowhere: no such folder",
