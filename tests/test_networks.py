@@ -6,7 +6,7 @@ import torch
 from cyclegan.errors import BadInput
 from cyclegan.networks import build
 from cyclegan.networks.inference import pad, translate
-from cyclegan.networks.layers import Dropout, ReflectionPad, blur_downsample, blur_upsample, initialize
+from cyclegan.networks.layers import Dropout, ReflectionPad, blur_downsample, blur_upsample, clamp, initialize
 
 
 def count(network: torch.nn.Module) -> int:
@@ -217,3 +217,22 @@ def test_a_residual_generator_begins_near_the_identity():
     far = build("generator", "resnet", {"filters": 4, "blocks": 0, "residual": True})
     torch.nn.init.constant_(far.layers[-1].bias, 9.0)
     assert float(far(images).detach().min()) == 1.0
+
+
+def test_a_stain_past_the_range_can_be_learned_away():
+    """torch's clamp gives it no gradient, and it would stay for ever."""
+    x = torch.tensor([-3.0, -1.0, -0.5, 1.0, 2.0], requires_grad=True)
+    assert clamp(x).tolist() == x.clamp(-1, 1).tolist() == clamp(x.detach()).tolist()
+    for push in (1.0, -1.0):  # descending a positive gradient, values fall
+        (gradient,) = torch.autograd.grad(push * clamp(x).sum(), x)
+        falls = push > 0
+        assert gradient.tolist() == [0 if falls else push] * 2 + [push] + [push if falls else 0] * 2
+    inside = torch.rand(4, 4, dtype=torch.float64, requires_grad=True) * 1.9 - 0.95
+    assert torch.autograd.gradcheck(clamp, inside)
+    stain = torch.nn.Parameter(torch.tensor(-3.0))
+    descent = torch.optim.SGD([stain], lr=0.5)
+    for _ in range(20):
+        descent.zero_grad()
+        (clamp(stain) - 0.2).square().backward()
+        descent.step()
+    assert stain.item() == pytest.approx(0.2, abs=1e-4)

@@ -208,3 +208,26 @@ def initialize(network: nn.Module, std: float = 0.02) -> nn.Module:
             nn.init.normal_(module.weight, 1.0, std)
             nn.init.zeros_(module.bias)
     return network
+
+
+class _Clamp(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x.clamp(-1, 1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        # Descending, a gradient above zero makes a value smaller.
+        leaves = ((x >= 1) & (gradient < 0)) | ((x <= -1) & (gradient > 0))
+        return gradient.masked_fill(leaves, 0)
+
+
+def clamp(x: Tensor) -> Tensor:
+    """``x.clamp(-1, 1)`` that values past the range come back from.
+
+    torch's own gives them no gradient: an area that a generator has once made black or white past the range
+    stays a stain, whatever the discriminator says. Here a gradient that leads back in passes.
+    """
+    return _Clamp.apply(x) if x.requires_grad else x.clamp(-1, 1)

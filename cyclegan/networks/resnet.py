@@ -13,6 +13,7 @@ from cyclegan.networks.layers import (
     PaddingName,
     ReflectionPad,
     UpsampleName,
+    clamp,
     downsample_layers,
     has_own_shift,
     norm_layer,
@@ -122,7 +123,7 @@ class ResnetGenerator(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.layers(x)
-        return (x + y).clamp(-1, 1) if self.residual else y.tanh()
+        return clamp(x + y) if self.residual else y.tanh()
 
     def encode(self, x: Tensor) -> Iterator[Tensor]:
         """The maps on the way in: the padded image, both halving convolutions', each block's."""
