@@ -2,7 +2,8 @@
 
 The default domain is trained for some steps at fp32 from several seeds, and once at another precision from
 the first of them. Each loss is averaged over stretches of steps. The spread is from the least to the greatest
-of the fp32 runs; "off" says how far outside of it the other run is, in units of it: 0 is within.
+of the fp32 runs; "off" says how far outside of it the other run is, in units of it: 0 is within. Chance takes
+runs out of it, too: as a control stands the same of one more fp32 run, from a further seed.
 """
 
 import itertools
@@ -21,6 +22,8 @@ from cyclegan.datasets.domain import open_domain
 from cyclegan.datasets.unpaired import UnpairedImages, open_stores
 from cyclegan.training.precision import resolve_precision
 from cyclegan.training.step import TrainingStep
+
+WIDTHS = (14, 9, 9, 9, 9, 6, 9, 6)  # of the table's columns
 
 
 def losses(settings: TrainSettings, precision: str, steps: int) -> dict[str, np.ndarray]:
@@ -72,23 +75,28 @@ def main(
     }  # fmt: skip
     runs = [losses(TrainSettings(**shared, seed=seed), "no", steps) for seed in range(seeds)]
     other = losses(TrainSettings(**shared, seed=0), precision, steps)
+    control = losses(TrainSettings(**shared, seed=seeds), "no", steps)
     rows = []
-    print(f"{'loss':>12} {'steps':>9} {'fp32 from':>9} {'to':>9} {precision:>9} {'off':>6}")
-    for name, values in other.items():
+    heads = zip(("loss", "steps", "fp32 from", "to", precision, "off", "control", "off"), WIDTHS, strict=True)
+    print(" ".join(f"{head:>{width}}" for head, width in heads))
+    for name in other:
         for first in range(0, steps, stretch):
             part = slice(first, first + stretch)
-            means = [float(run[name][part].mean()) for run in runs]
-            least, most, found = min(means), max(means), float(values[part].mean())
-            off = max(least - found, found - most, 0.0) / (most - least)
+            *means, found, more = (float(run[name][part].mean()) for run in (*runs, other, control))
+            least, most = min(means), max(means)
+            off, chance = (
+                round(max(least - mean, mean - most, 0.0) / (most - least), 3) for mean in (found, more)
+            )
             rows.append(
-                {"loss": name, "from_step": first, "fp32": means, precision: found, "off": round(off, 3)}
-            )
-            steps_said = f"{first}-{min(first + stretch, steps)}"
-            print(
-                f"{name:>12} {steps_said:>9} {least:>9.4f} {most:>9.4f} {found:>9.4f} {off:>6.2f}", flush=True
-            )
-    within, farthest = sum(row["off"] == 0 for row in rows), max(row["off"] for row in rows)
-    print(f"{within} of {len(rows)} within the spread; the farthest {farthest:g} of it away")
+                {"loss": name, "from_step": first, "fp32": means, precision: found, "off": off,
+                 "control": more, "control_off": chance}
+            )  # fmt: skip
+            figures = (name, f"{first}-{min(first + stretch, steps)}", least, most, found, off, more, chance)
+            cells = (f"{f:.3f}" if isinstance(f, float) else f for f in figures)
+            print(" ".join(f"{cell:>{width}}" for cell, width in zip(cells, WIDTHS, strict=True)), flush=True)
+    for who, key in ((precision, "off"), ("one more fp32 run", "control_off")):
+        within, farthest = sum(row[key] == 0 for row in rows), max(row[key] for row in rows)
+        print(f"{who}: {within} of {len(rows)} within the spread; the farthest {farthest:g} of it away")
     conclude({"rows": rows}, json)
 
 

@@ -7,7 +7,7 @@ import torch
 
 from cyclegan.networks import build
 from cyclegan.networks.layers import initialize
-from cyclegan.networks.trained import EnlargingConv2d, FewOutputsConv2d, InstanceNorm, for_training
+from cyclegan.networks.trained import EnlargingConv2d, InstanceNorm, for_training
 
 CPU = torch.device("cpu")
 
@@ -74,42 +74,6 @@ def test_other_generators_are_the_same_function(name):
     sizes = {"unet": {"depth": 5}, "vit_unet": {"depth": 2, "blocks": 1, "features": 16, "heads": 2}}
     plain, trained = pair("generator", name, filters=4, **sizes[name])
     assert_same(plain, trained, (2, 3, 32, 32))
-
-
-@pytest.mark.parametrize(("channels", "kernel", "bias"), [(3, 7, True), (1, (3, 5), False), (4, 4, True)])
-def test_a_layer_of_few_outputs_is_the_same_function(channels, kernel, bias):
-    torch.manual_seed(0)
-    plain = torch.nn.Sequential(torch.nn.Conv2d(16, channels, kernel, bias=bias)).double()
-    trained = for_training(copy.deepcopy(plain), CPU)
-    assert kinds(trained, FewOutputsConv2d) == 1
-    assert_same(plain, trained, (2, 16, 9, 12))
-    x = torch.rand(1, 16, 7, 8, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(trained, x) and torch.autograd.gradgradcheck(trained, x)
-
-
-def test_a_layer_of_few_outputs_under_autocast_is_nearer_to_fp32_than_bf16_can_tell():
-    torch.manual_seed(0)
-    plain = torch.nn.Sequential(torch.nn.Conv2d(64, 3, 7))
-    trained = for_training(copy.deepcopy(plain), CPU)
-    x = torch.randn(2, 64, 20, 20)
-    with torch.autocast("cpu", torch.bfloat16):
-        made, theirs = trained(x), plain(x)
-    assert made.dtype == theirs.dtype == torch.bfloat16
-    made.float().square().sum().backward()
-    theirs.float().square().sum().backward()
-    exact = plain(x)
-    assert (made - exact).abs().mean() < 2 * (theirs - exact).abs().mean()
-    weight, plainly = trained[0].weight.grad, plain[0].weight.grad
-    assert weight.dtype == torch.float32
-    torch.testing.assert_close(weight, plainly, rtol=0.02, atol=0.02 * float(plainly.abs().max()))
-
-
-@pytest.mark.parametrize(
-    "change", [{"stride": 2}, {"padding": 3}, {"groups": 2}, {"padding_mode": "circular"}]
-)
-def test_another_layer_of_few_outputs_is_left_alone(change):
-    layer = torch.nn.Conv2d(16, 4, 7, **change)
-    assert kinds(for_training(torch.nn.Sequential(layer), CPU), FewOutputsConv2d) == 0
 
 
 def test_the_memory_is_channels_last_where_that_is_faster():

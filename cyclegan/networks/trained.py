@@ -1,11 +1,8 @@
 """A network made fast to train: the same function and the same weights' names, other arithmetic."""
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.grad import conv2d_weight
 
 from cyclegan.networks.layers import ReflectionPad
 
@@ -14,10 +11,9 @@ def for_training(network: nn.Module, device: torch.device) -> nn.Module:
     """Replace layers by equal ones that take less time where ``network`` is trained; it is changed in place.
 
     Names and shapes of parameters and buffers stay, and so does what is computed, to rounding. On CPUs,
-    where it was measured, instance norm goes without its copies, enlarging and convolving are done in one
-    (2.25 times fewer multiplications), and the last layer, which makes three channels of many, goes by rows.
-    On all devices memory is channels_last where there is no instance norm, which is made for the other
-    layout and would change it at each layer.
+    where it was measured, instance norm goes without its copies, and enlarging and convolving are done in
+    one (2.25 times fewer multiplications). On all devices memory is channels_last where there is no instance
+    norm, which is made for the other layout and would change it at each layer.
     """
     if device.type == "cpu":
         _replace_layers(network)
@@ -33,11 +29,6 @@ def _replace_layers(network: nn.Module) -> None:
         for name, child in module.named_children():
             if type(child) is nn.InstanceNorm2d and not child.track_running_stats:
                 setattr(module, name, _taking_over(InstanceNorm(child.num_features, child.eps), child))
-            elif _makes_few_channels(child):
-                layer = FewOutputsConv2d(
-                    child.in_channels, child.out_channels, child.kernel_size, device="meta"
-                )
-                setattr(module, name, _taking_over(layer, child))
 
 
 def _taking_over(layer: nn.Module, former: nn.Module) -> nn.Module:
@@ -101,69 +92,10 @@ def _merge_enlargements(layers: nn.Sequential) -> None:
                 layers[passed] = nn.Identity()
 
 
-def _is_plain(convolution: nn.Conv2d, padding: int, kernel: tuple[int, int] = (3, 3)) -> bool:
-    wanted = (kernel, (1, 1), (padding, padding), (1, 1), 1, "zeros")
+def _is_plain(convolution: nn.Conv2d, padding: int) -> bool:
+    wanted = ((3, 3), (1, 1), (padding, padding), (1, 1), 1, "zeros")
     found = (convolution.kernel_size, convolution.stride, convolution.padding, convolution.dilation)
     # A parametrized weight, as of spectral normalization, has to go through its own layer.
     return (*found, convolution.groups, convolution.padding_mode) == wanted and "weight" in (
         convolution._parameters
     )
-
-
-class FewOutputsConv2d(nn.Conv2d):
-    """A convolution to one or three channels, without padding, in half of the time both ways.
-
-    Processors compute output channels by sixteens, so that of three most of the work is thrown away. Here
-    each row of the filter makes channels of its own, whose maps are then added, shifted. On the way back
-    both gradients are written as convolutions from few channels to many, which go fast.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        weight, kind = self.weight, x.device.type
-        if torch.is_autocast_enabled(kind):
-            x, weight = (t.to(torch.get_autocast_dtype(kind)) for t in (x, weight))
-        return _ConvolvedByRows.apply(x, weight, self.bias)
-
-
-class _ConvolvedByRows(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        outputs, inputs, rows, columns = weight.shape
-        filters = weight.permute(2, 0, 1, 3).reshape(rows * outputs, inputs, 1, columns)
-        by_row = F.conv2d(x, filters).unflatten(1, (rows, outputs))
-        height = x.shape[2] - rows + 1
-        total = by_row[:, 0, :, :height].to(_summing(x), copy=True)
-        for row in range(1, rows):
-            total += by_row[:, row, :, row : row + height]
-        if bias is not None:
-            total += bias.view(-1, 1, 1)
-        return total.to(x.dtype)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        x, weight = ctx.saved_tensors
-        mirrored = weight.flip(2, 3).transpose(0, 1)
-        border = [size - 1 for size in weight.shape[2:]]
-        of_x = of_weight = of_bias = None
-        if ctx.needs_input_grad[0]:
-            of_x = F.conv2d(gradient, mirrored, padding=border)
-        if ctx.needs_input_grad[1]:
-            # As if x were the gradient of a convolution that the outputs' gradient went into.
-            of_mirrored = conv2d_weight(gradient, mirrored.shape, x, padding=border)
-            of_weight = of_mirrored.flip(2, 3).transpose(0, 1)
-        if ctx.needs_input_grad[2]:
-            of_bias = gradient.sum((0, 2, 3), dtype=_summing(gradient))
-        return of_x, of_weight, of_bias
-
-
-def _summing(x: Tensor) -> torch.dtype:
-    """Where a sum is kept: at 16 bits it would be rounded at each term."""
-    return torch.float32 if x.dtype.itemsize == 2 else x.dtype
-
-
-def _makes_few_channels(layer: nn.Module) -> bool:
-    """At least three rows, fewer channels than would fill a register, and many that they are made of."""
-    if type(layer) is not nn.Conv2d or layer.out_channels > 4 or layer.in_channels < 16:
-        return False
-    return min(layer.kernel_size) >= 3 and _is_plain(layer, 0, layer.kernel_size)
