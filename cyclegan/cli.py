@@ -23,6 +23,8 @@ VERBS = {
     "data": ("data list|prepare|verify|audit [NAME]", "see, fetch and check domains and their licences"),
 }
 
+SHARED = ("translate", "stylize")  # verbs of which several processes do one folder together
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one command; exit status 0, 1 for a failure on the way, 2 for bad input."""
@@ -61,9 +63,22 @@ def _run(args: Sequence[str]) -> int | None:
         if args[0] == "--version":
             print(f"cyclegan {__version__}")
             return None
+        if args[0] in SHARED and os.environ.get("WORLD_SIZE", "1") != "1":
+            _compute_as_alone()
         return _verb(args[0])([arg for arg in args[1:] if arg != "--debug"])
     finally:
         sys.stdout.flush()  # that a reader who went away is met here, and not at the interpreter's end
+
+
+def _compute_as_alone() -> None:
+    """Before torch is loaded, which asks for these once: as many threads as a process alone would have.
+
+    Launchers give each of several processes fewer. But sums depend on the number of threads, and what a
+    picture becomes must not depend on how many share the work. Threads that wait have to sleep then, or
+    they would keep the cores from those that work: measured, it costs nothing.
+    """
+    os.environ.pop("OMP_NUM_THREADS", None)
+    os.environ["OMP_WAIT_POLICY"] = "passive"
 
 
 def _system_refused(prog: str, error: OSError) -> int:

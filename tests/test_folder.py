@@ -700,7 +700,9 @@ def test_processes_that_measure_differently_choose_alike(
 
 
 def run(*args, cwd=ROOT, launcher=()):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    if launcher:
+        environment.pop("OMP_NUM_THREADS", None)  # launchers set it then
     command = [sys.executable, "-m", *launcher, "cyclegan", "translate", *map(str, args)]
     return subprocess.Popen(
         command, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -733,19 +735,26 @@ def test_killed_in_the_middle_it_goes_on(tmp_path, generator):
     assert len(manifest(out)) == 60
 
 
-def test_two_processes_share_a_folder(photos, tmp_path, generator):
+@pytest.mark.parametrize("precision", ["auto", "bf16"])
+def test_two_processes_share_a_folder(photos, tmp_path, generator, precision, monkeypatch):
     add_bad_files(photos)
+    for number in range(3):  # of sizes at which sums are seen to depend on the number of threads
+        noise = np.random.default_rng(number).integers(0, 256, (100 + 56 * number, 256, 3), np.uint8)
+        Image.fromarray(noise).save(photos / f"noise{number}.png")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    words = ("--precision", precision, "--json")
+    alone = run(generator, photos, tmp_path / "whole", *words)
+    assert alone.wait(300) == 1
     launcher = ("torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m")
-    process = run(generator, photos, tmp_path / "out", "--json", launcher=launcher)
+    process = run(generator, photos, tmp_path / "out", *words, launcher=launcher)
     out, err = process.communicate(timeout=300)
     assert process.returncode == 1, err
     (summary,) = out.strip().splitlines()
     summary = json.loads(summary)
-    assert (summary["translated"], summary["kept"], len(summary["failed"])) == (12, 0, 4)
+    assert (summary["translated"], summary["kept"], len(summary["failed"])) == (15, 0, 4)
     assert err.count("empty.png: is empty") == 1
-    list(Translator.from_pretrained(generator, "cpu").folder(photos, tmp_path / "whole"))
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
-    assert len(manifest(tmp_path / "out")) == 16
+    assert len(manifest(tmp_path / "out")) == 19
 
 
 def test_make_starts_as_many_processes_as_asked():

@@ -225,9 +225,9 @@ class _Clamp(torch.autograd.Function):
 
 
 def clamp(x: Tensor) -> Tensor:
-    """``x.clamp(-1, 1)`` that values past the range come back from.
+    """``x.clamp(-1, 1)``, for training: values past the range come back from there.
 
     torch's own gives them no gradient: an area that a generator has once made black or white past the range
     stays a stain, whatever the discriminator says. Here a gradient that leads back in passes.
     """
-    return _Clamp.apply(x) if x.requires_grad else x.clamp(-1, 1)
+    return _Clamp.apply(x)

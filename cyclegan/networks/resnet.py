@@ -123,7 +123,9 @@ class ResnetGenerator(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.layers(x)
-        return clamp(x + y) if self.residual else y.tanh()
+        if not self.residual:
+            return y.tanh()
+        return clamp(x + y) if self.training else (x + y).clamp(-1, 1)
 
     def encode(self, x: Tensor) -> Iterator[Tensor]:
         """The maps on the way in: the padded image, both halving convolutions', each block's."""
