@@ -57,6 +57,7 @@ class Augment:
             pixels = pixels.astype(np.float32) / 65535
         if self.transforms is None:
             return pixels
+        pixels = np.ascontiguousarray(pixels)  # out of the store's planes
         self.transforms.set_random_seed(chance.seed_for(self.seed, f"augment {side}", position) % 2**32)
         return self.transforms(image=pixels)["image"]
 
@@ -69,7 +70,8 @@ class Augment:
         crop = pixels[top : top + self.size, left : left + self.size]
         if not (mirror and self.flip):
             return crop
-        return cv2.flip(crop, 1).reshape(crop.shape)  # which drops a channel that is alone
+        # Plane by plane, as the store has them.
+        return np.stack([cv2.flip(plane, 1) for plane in crop.transpose(2, 0, 1)]).transpose(1, 2, 0)
 
 
 def _by_names(transforms: Sequence[Mapping[str, Any]]) -> Any:

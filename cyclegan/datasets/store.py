@@ -22,7 +22,10 @@ Load = Callable[[Path], np.ndarray]
 
 @dataclass(frozen=True)
 class ImageStore:
-    """Decoded images by index, each (H, W, C) at the depth of its file, read-only views."""
+    """Decoded images by index, each (H, W, C) at the depth of its file, read-only views.
+
+    In memory a channel is a plane of its own, as networks take it: cutting a batch out is copying rows.
+    """
 
     paths: list[Path]
     images: Sequence[np.ndarray]
@@ -72,7 +75,7 @@ def decode_all(
                     spill.add(image)
                 images.clear()
             if spill is None:
-                images.append(result)
+                images.append(_planes(result).transpose(1, 2, 0))
             else:
                 spill.add(result)
         if bad and not skip_bad:
@@ -131,6 +134,11 @@ def _key(paths: list[Path], recipe: str) -> str:
     return digest.hexdigest()
 
 
+def _planes(image: np.ndarray) -> np.ndarray:
+    """(H, W, C) as (C, H, W), one after the other in memory."""
+    return np.ascontiguousarray(image.transpose(2, 0, 1))
+
+
 class _Spill:
     """Images one after the other in a file, with an index beside it; whole or not at all."""
 
@@ -143,7 +151,7 @@ class _Spill:
 
     def add(self, image: np.ndarray) -> None:
         self.index.append((self.file.tell(), image.shape, image.dtype.str))
-        self.file.write(np.ascontiguousarray(image).data)
+        self.file.write(_planes(image).data)
 
     def finish(self, paths: list[Path]) -> ImageStore:
         self.file.close()
@@ -173,8 +181,10 @@ class _MappedImages(Sequence[np.ndarray]):
 
     def __getitem__(self, item: int) -> np.ndarray:  # type: ignore[override]  # slices are not needed
         start, shape, dtype = self.index[item]
+        height, width, channels = shape
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        return self.data[start : start + size].view(dtype).reshape(shape)
+        planes = self.data[start : start + size].view(dtype).reshape(channels, height, width)
+        return planes.transpose(1, 2, 0)
 
     def __reduce__(self) -> tuple:
         return _MappedImages, (self.path, self.index)

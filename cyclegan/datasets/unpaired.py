@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -74,7 +73,7 @@ def _batch(images: Sequence[np.ndarray]) -> Tensor:
     height, width, channels = images[0].shape
     planes = np.empty((len(images), channels, height, width), np.uint8)
     for pixels, target in zip(images, planes, strict=True):
-        cv2.split(pixels, list(target))  # seven times as fast as numpy's transposed copy
+        target[...] = pixels.transpose(2, 0, 1)
     return torch.from_numpy(planes)
 
 
@@ -119,7 +118,7 @@ def open_stores(domain: Domain, settings: TrainSettings) -> tuple[ImageStore, Im
             raise BadImage(f"{path}: {error}") from error
 
     shape = (settings.augment.preset, settings.size, settings.load_size)
-    recipe = f"{shape} {data.channels} {data.background}"
+    recipe = f"planes {shape} {data.channels} {data.background}"
     cache = datasets_root() / ".decoded"
     limit = data.memory_gib * 2**30 / 2  # half for each side
     a, b = (
