@@ -243,7 +243,7 @@ CASES = {
     "a .pth to translate with": (lambda: also(folders, lambda: torch.save(Code(), "e.pth")), "translate e.pth in out", 2, "e.pth: no such folder; a generator is a folder"),
     "junk as .onnx": (lambda: also(folders, lambda: Path("e.onnx").write_text("junk")), "translate e.onnx in out --backend onnx", 2, "e.onnx: is not an ONNX file"),
     # weights of others
-    "a pickle that would run code": (lambda: torch.save(Code(), "e.pth"), "convert e.pth X", 2, "e.pth: holds io.open, which would run code"),
+    "a pickle that would run code": (lambda: torch.save(Code(), "e.pth"), "convert e.pth X", 2, "e.pth: holds |io.open, which would run code"),
     "the same without torch's wrapping": (lambda: Path("e.pth").write_bytes(pickle.dumps(Code())), "convert e.pth X", 2, "e.pth: is damaged, or not a file of weights"),
     "a folder as .pth": (lambda: Path("e.pth").mkdir(), "convert e.pth X", 2, "e.pth: cannot be read (Is a directory)"),
     # settings
