@@ -108,8 +108,7 @@ def _translate(
 
     share = Share.of_environment()
     planned = plan(source, target, options.format)
-    overwrite = options.overwrite
-    translator = open_for(planned, share, overwrite, generator, backend, precision, tiling, reference)
+    translator = open_for(planned, share, options.overwrite, generator, backend, precision, tiling, reference)
     return carry_out(FolderTranslation(translator, planned, options, share), target, as_json)
 
 

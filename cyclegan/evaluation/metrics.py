@@ -1,13 +1,13 @@
 """Distances between two sets of images, as pure functions of their features."""
 
-import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 from cyclegan.errors import optional
 from cyclegan.losses import l1, psnr
+from cyclegan.networks.deployed import one_thread
 
 _NORMAL_95 = 1.96
 _ROWS = 256  # of a table of distances at a time
@@ -80,23 +80,10 @@ def fid(x: Tensor, y: Tensor) -> float:
     metric.set_dtype(torch.float64)
     metric.update(y.double().cpu(), real=True)
     metric.update(x.double().cpu(), real=False)
-    with _one_thread():
+    # Eigenvalues of 448 x 448 took 6.3 s on two threads beside two other processes, and 0.07 s on one.
+    with one_thread():
         # Rounding takes the distance of equal sets a hair below 0.
         return max(0.0, float(metric.compute()))
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Eigenvalues of a small matrix: threads that meet after each row wait ever so long on busy cores.
-
-    448 x 448 took 6.3 s on two threads beside two other processes, and 0.07 s on one.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def perceptual_distance(x: Mapping[str, Tensor], y: Mapping[str, Tensor]) -> Tensor:

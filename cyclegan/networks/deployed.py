@@ -1,7 +1,9 @@
 """A generator made fast to run: which number format this machine is fast at, and layers without copies."""
 
+import contextlib
 import functools
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -27,6 +29,17 @@ def gpu_half_format() -> str:
     return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
 
 
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """For what is small: threads that meet after each piece wait ever so long on busy cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 @functools.cache
 def cpu_is_faster_in_bf16() -> bool:
     """Whether a convolution takes less time in bf16 than in fp32 here.
@@ -41,12 +54,8 @@ def cpu_is_faster_in_bf16() -> bool:
         return False
     # By one thread, for on a busy machine two wait for each other most of the time; in turns, so that
     # other work meets both.
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_thread():
         rounds = [tuple(map(_convolution_seconds, (torch.bfloat16, torch.float32))) for _ in range(5)]
-    finally:
-        torch.set_num_threads(threads)
     in_bf16, in_fp32 = map(min, zip(*rounds, strict=True))
     return in_bf16 * 1.2 < in_fp32
 

@@ -125,6 +125,7 @@ class ResnetGenerator(nn.Module):
         y = self.layers(x)
         if not self.residual:
             return y.tanh()
+        # Exporters and tracers follow torch's clamp alone.
         return clamp(x + y) if self.training else (x + y).clamp(-1, 1)
 
     def encode(self, x: Tensor) -> Iterator[Tensor]:

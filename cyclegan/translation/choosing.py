@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from cyclegan.errors import BadInput
 from cyclegan.translation.backends import BackendName, Precision, pick_backend
-from cyclegan.translation.manifest import computed_by
+from cyclegan.translation.manifest import choice_in, computed_by
 from cyclegan.translation.options import Tiling
 from cyclegan.translation.shares import chosen, tell
 from cyclegan.translation.translator import Translator
@@ -66,9 +66,7 @@ def open_for(
 
 def _tell(target: Path, question: str, translator: Translator) -> None:
     backend = translator.backend
-    # What an .onnx file was exported at is not chosen here; of "int8 and bf16" the second was.
-    precision = "auto" if backend.name == "onnx" else backend.precision.rpartition(" ")[2]
     try:
-        tell(target, question, (backend.name, precision))
+        tell(target, question, (backend.name, choice_in(backend.precision) or "auto"))
     except OSError as error:
         raise BadInput(f"{target}: cannot be written ({error.strerror})") from error

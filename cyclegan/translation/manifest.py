@@ -191,12 +191,16 @@ def computed_by(folder: Path) -> tuple[str | None, str | None]:
     settings = next(lines, {}).get("settings")
     settings = settings if isinstance(settings, dict) else {}
     backend = settings.get("backend")
-    # "int8 and bf16" of a file whose convolutions are integer: the rest is what can be chosen.
-    precision = str(settings.get("precision")).rpartition(" ")[2]
     return (
         backend if backend in ("torch", "onnx", "openvino") else None,
-        precision if precision in ("fp32", "bf16", "fp16") else None,
+        choice_in(str(settings.get("precision"))),
     )
+
+
+def choice_in(precision: str) -> str | None:
+    """What --precision can be of a backend's ``precision``: of "int8 and bf16" the rest alone."""
+    choice = precision.rpartition(" ")[2]
+    return choice if choice in ("fp32", "bf16", "fp16") else None
 
 
 def _entry(path: Path, values: dict[str, Any]) -> Entry:
