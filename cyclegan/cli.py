@@ -3,7 +3,7 @@
 import importlib
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 
 from cyclegan import __version__
 from cyclegan.errors import BadInput, Failed, nearest, shown
@@ -63,22 +63,26 @@ def _run(args: Sequence[str]) -> int | None:
         if args[0] == "--version":
             print(f"cyclegan {__version__}")
             return None
-        if args[0] in SHARED and os.environ.get("WORLD_SIZE", "1") != "1":
-            _compute_as_alone()
+        if args[0] in SHARED:
+            _compute_as_alone(os.environ)
         return _verb(args[0])([arg for arg in args[1:] if arg != "--debug"])
     finally:
         sys.stdout.flush()  # that a reader who went away is met here, and not at the interpreter's end
 
 
-def _compute_as_alone() -> None:
+def _compute_as_alone(environment: MutableMapping[str, str]) -> None:
     """Before torch is loaded, which asks for these once: as many threads as a process alone would have.
 
-    Launchers give each of several processes fewer. But sums depend on the number of threads, and what a
-    picture becomes must not depend on how many share the work. Threads that wait have to sleep then, or
-    they would keep the cores from those that work: measured, it costs nothing.
+    Launchers set fewer, torchrun for each of several processes, accelerate launch for one on a CPU too. But
+    sums depend on the number of threads, and what a picture becomes must not depend on how many share the
+    work. Threads that wait have to sleep where there are several processes, or they would keep the cores
+    from those that work: measured, it costs nothing.
     """
-    os.environ.pop("OMP_NUM_THREADS", None)
-    os.environ["OMP_WAIT_POLICY"] = "passive"
+    several = environment.get("WORLD_SIZE", "1") != "1"
+    if several or "ACCELERATE_MIXED_PRECISION" in environment:  # which its launcher sets each time
+        environment.pop("OMP_NUM_THREADS", None)
+    if several:
+        environment["OMP_WAIT_POLICY"] = "passive"
 
 
 def _system_refused(prog: str, error: OSError) -> int:

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from cyclegan.cli import VERBS, main
+from cyclegan.cli import VERBS, _compute_as_alone, main
 from cyclegan.recipes import to_yaml
 from cyclegan.reporting.report.figures import newest
 from cyclegan.reporting.report.folder import read_run
@@ -194,3 +194,22 @@ def test_mistakes_get_one_line_and_status_2(words, here, capsys):
     assert len(err.strip().splitlines()) == 1
     assert out == ""
     assert not (here / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "left"),
+    [
+        ({"OMP_NUM_THREADS": "3"}, {"OMP_NUM_THREADS": "3"}),  # a user's own wish
+        (
+            {"OMP_NUM_THREADS": "1", "WORLD_SIZE": "2"},
+            {"WORLD_SIZE": "2", "OMP_WAIT_POLICY": "passive"},
+        ),
+        (
+            {"OMP_NUM_THREADS": "1", "ACCELERATE_MIXED_PRECISION": "no"},
+            {"ACCELERATE_MIXED_PRECISION": "no"},
+        ),
+    ],
+)
+def test_a_launcher_does_not_decide_on_the_threads_that_compute_a_folder(given, left):
+    _compute_as_alone(given)
+    assert given == left
