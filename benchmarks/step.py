@@ -44,7 +44,7 @@ Step = Callable[[], None]
 def our_step(settings: TrainSettings, precision: str, images: Callable[[], list[torch.Tensor]]) -> Step:
     from accelerate import Accelerator
 
-    from cyclegan.training.allocation import keep_freed_memory
+    from cyclegan.allocation import keep_freed_memory
     from cyclegan.training.step import TrainingStep
 
     keep_freed_memory()  # as `cyclegan train` does

@@ -18,10 +18,10 @@ import torch
 import tyro
 from step import conclude
 
+from cyclegan.allocation import keep_freed_memory
 from cyclegan.config import TrainSettings
 from cyclegan.recipes import read_yaml
 from cyclegan.training import loop
-from cyclegan.training.allocation import keep_freed_memory
 from cyclegan.training.loop import Trainer
 
 

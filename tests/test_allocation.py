@@ -10,7 +10,7 @@ import pytest
 FAULTS = """
 import resource, statistics, sys
 import torch
-from cyclegan.training.allocation import keep_freed_memory
+from cyclegan.allocation import keep_freed_memory
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
 def step():
@@ -39,7 +39,43 @@ def test_steps_after_the_first_take_no_new_memory():
 
 
 def test_another_c_library_is_left_alone(monkeypatch):
-    from cyclegan.training import allocation
+    from cyclegan import allocation
 
     monkeypatch.setattr(allocation.ctypes, "CDLL", lambda name: object())
     assert not allocation.keep_freed_memory()
+    assert not allocation.share_heaps() and not allocation.give_memory_back()
+
+
+HEAPS = """
+import ctypes, sys, threading, xml.etree.ElementTree as xml
+from cyclegan.allocation import share_heaps
+if sys.argv[1] == "share":
+    assert share_heaps()
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+together = threading.Barrier(12)
+def work():
+    together.wait()
+    assert libc.malloc(1000)
+    together.wait()
+threads = [threading.Thread(target=work) for _ in range(12)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+libc.open_memstream.restype = ctypes.c_void_p
+text, size = ctypes.c_char_p(), ctypes.c_size_t()
+stream = ctypes.c_void_p(libc.open_memstream(ctypes.byref(text), ctypes.byref(size)))
+libc.malloc_info(0, stream)
+libc.fclose(stream)
+print(len(xml.fromstring(text.value).findall("heap")))
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's allocator is told")
+def test_threads_share_two_heaps():
+    def heaps(how):
+        command = [sys.executable, "-c", HEAPS, how]
+        return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+    assert heaps("share") <= 2 < heaps("as ever")

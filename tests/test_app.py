@@ -126,20 +126,55 @@ def test_gradio_forgets_sessions_that_are_quiet(sessions):
     """Else each program that calls once would stay in memory, with all of the page's components."""
     import gradio as gr
 
-    from cyclegan.app.server import _forget_quiet_sessions, _LeanSessions
+    from cyclegan.app.forgetting import forget_quiet_sessions, keep_little
 
     with gr.Blocks(analytics_enabled=False) as blocks:
         gr.Textbox()
+    blocks.queue()
     app = gr.routes.App.create_app(blocks)
     assert app.state_holder is blocks.state_holder
     assert app.state_holder["page"].config_values  # what the lean ones do without
-    app.state_holder.session_data = _LeanSessions()
+    keep_little(blocks)
     for session in ("page", "program"):
         sessions.visit(session)
         assert app.state_holder[session].config_values == {}
     sessions.line_opened("page")
-    _forget_quiet_sessions(blocks, sessions)
+    assert forget_quiet_sessions(blocks, sessions)
     assert list(blocks.state_holder.session_data) == ["page"]
+    assert not forget_quiet_sessions(blocks, sessions)
+
+
+def test_gradio_forgets_whom_it_has_answered_and_nobody_else(sessions):
+    """Through a server as users start it: a hundred programs that call once, one that has not fetched."""
+    import gradio as gr
+    from fastapi import FastAPI
+    from fastapi.testclient import TestClient
+
+    from cyclegan.app.forgetting import forget_quiet_sessions, keep_little
+
+    with gr.Blocks(analytics_enabled=False) as blocks:
+        gr.Button().click(lambda: "done", outputs=gr.Textbox(), api_name="work")
+    blocks.queue()
+    keep_little(blocks)
+    queue = blocks._queue
+    with TestClient(gr.mount_gradio_app(FastAPI(), blocks, path="/")) as client:
+
+        def call():
+            return client.post("/gradio_api/call/work", json={"data": []}).json()["event_id"]
+
+        def fetch(event):
+            return client.get(f"/gradio_api/call/work/{event}").text
+
+        assert all("done" in fetch(call()) for _ in range(100))
+        late = call()
+        assert len(queue.pending_event_ids_session) == 101
+        assert forget_quiet_sessions(blocks, sessions)
+        assert list(queue.pending_event_ids_session) == list(queue.pending_messages_per_session) == [late]
+        assert len(queue.event_analytics) == 1
+        assert "done" in fetch(late)
+        assert forget_quiet_sessions(blocks, sessions)
+        assert not queue.pending_event_ids_session and not queue.pending_messages_per_session
+        assert "done" in fetch(call())
 
 
 def test_uploads_that_nobody_used_do_not_stay(sessions):

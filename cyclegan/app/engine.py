@@ -1,10 +1,6 @@
 """The networks at work: one thread uses the device; requests for one generator and one size go together."""
 
-import contextlib
-import ctypes
-import gc
 import queue
-import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -17,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cyclegan.allocation import give_memory_back
 from cyclegan.errors import BadInput
 from cyclegan.images import Picture
 from cyclegan.translation import Translator
@@ -195,14 +192,6 @@ class Engine:
         self.pictures += len(batch)
         for order, result in zip(batch, results, strict=True):
             order.result.set_result(result)
-
-
-def give_memory_back() -> None:
-    """Freed memory stays with the process, in a heap for each thread, unless the C library is told."""
-    gc.collect()
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):  # another C library, which does without
-            ctypes.CDLL(None).malloc_trim(0)
 
 
 def _results(batch: list[Order]) -> list[Tensor | np.ndarray]:

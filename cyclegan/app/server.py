@@ -1,15 +1,14 @@
 """The server: gradio's page behind the gate, /health beside it, and an orderly end."""
 
+import asyncio
 import contextlib
 import os
 import secrets
 import signal
 import socket
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import fastapi
 import gradio as gr
@@ -19,7 +18,8 @@ from fastapi.responses import FileResponse, JSONResponse, Response
 from gradio import processing_utils
 
 from cyclegan import __version__
-from cyclegan.app.engine import Engine, give_memory_back
+from cyclegan.app.engine import Engine
+from cyclegan.app.forgetting import keep_forgetting, keep_little
 from cyclegan.app.gate import Gate
 from cyclegan.app.limits import Limits
 from cyclegan.app.offered import Shelf
@@ -110,8 +110,17 @@ def serve(
 
 def application(service: Service, address: Address) -> Gate:
     """The whole as an ASGI application."""
-    app = fastapi.FastAPI(title="cyclegan", docs_url=None, redoc_url=None, openapi_url=None)
     blocks = build_page(service)
+
+    @contextlib.asynccontextmanager
+    async def while_it_runs(_: fastapi.FastAPI) -> AsyncIterator[None]:
+        forgetting = asyncio.create_task(keep_forgetting(blocks, service.sessions))
+        yield
+        forgetting.cancel()
+
+    app = fastapi.FastAPI(
+        title="cyclegan", docs_url=None, redoc_url=None, openapi_url=None, lifespan=while_it_runs
+    )
     blocks.queue(max_size=service.limits.waiting, api_open=False)
 
     @app.get("/health")
@@ -152,35 +161,11 @@ def application(service: Service, address: Address) -> Gate:
         footer_links=["settings"],
         **look_of_page(),
     )
-    blocks.state_holder.session_data = _LeanSessions()
-    service.sessions.after_sweep = lambda: _forget_quiet_sessions(blocks, service.sessions)
+    keep_little(blocks)
     hosts = None
     if address.is_local:
         hosts = (*LOOPBACK, *(host.lower() for host in address.hosts))
     return Gate(app, service.sessions, service.limits, address.accounts, hosts)
-
-
-class _LeanSessions(OrderedDict[str, Any]):
-    """gradio's sessions without the page's whole description in each, which only its deep links read.
-
-    It is a third of a MiB, and a program is a new session at each call.
-    """
-
-    def __setitem__(self, name: str, session: Any) -> None:
-        session.config_values.clear()
-        super().__setitem__(name, session)
-
-
-def _forget_quiet_sessions(blocks: gr.Blocks, sessions: Sessions) -> None:
-    """gradio keeps 10,000 sessions."""
-    holder = blocks.state_holder
-    quiet = [session for session in list(holder.session_data) if sessions.is_quiet(session)]
-    with holder.lock:
-        for session in quiet:
-            holder.session_data.pop(session, None)
-            holder.time_last_used.pop(session, None)
-    if quiet:
-        give_memory_back()
 
 
 def _page(find: Callable[[], Path]) -> Response:

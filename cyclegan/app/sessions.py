@@ -8,7 +8,6 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -39,7 +38,7 @@ class Visit:
     lines: int = 0
     seen: float = 0.0
     had_line: bool = False
-    stop: threading.Event = field(default_factory=threading.Event)
+    stop: bool = False
 
 
 class Sessions:
@@ -55,7 +54,6 @@ class Sessions:
         fcntl.flock(self._lock_file, fcntl.LOCK_EX)
         self._visits: dict[str, Visit] = {}
         self._lock = threading.RLock()
-        self.after_sweep: Callable[[], None] = lambda: None
         self._stop = threading.Event()
         self._sweeper = threading.Thread(target=self._sweep_often, name="app sessions", daemon=True)
         self._sweeper.start()
@@ -135,7 +133,6 @@ class Sessions:
     def _sweep_often(self) -> None:
         while not self._stop.wait(SWEEP_S):
             self.sweep()
-            self.after_sweep()
 
     def is_quiet(self, session: str) -> bool:
         """Whether nobody holds a line and nothing was heard for a while; its files may still be fetched."""

@@ -302,14 +302,14 @@ def _translates_many(
             try:
                 found = gather(sources or [], folder / "unpacked", service.limits)
                 work = service.translating(name, _wish(size, tiling, format, quality), session)
-                stop = service.sessions.visit(session).stop
-                stop.clear()
+                visit = service.sessions.visit(session)
+                visit.stop = False
                 told_at = time.monotonic()
                 with closing(work.many(found, folder)) as translated:
                     for each in translated:
                         done.append(each)
                         progress((len(done), len(found)), "translated", unit="pictures")
-                        if stop.is_set():
+                        if visit.stop:
                             break
                         if time.monotonic() - told_at > EVERY_S:
                             told_at = time.monotonic()
@@ -336,7 +336,7 @@ def _translates_many(
     outputs = [results.one, results.many, results.gallery, results.said, results.download_all, results.files]
 
     def ask_to_stop(request: gr.Request) -> None:
-        service.sessions.visit(session_of(request)).stop.set()
+        service.sessions.visit(session_of(request)).stop = True
 
     go.click(
         translate,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from cyclegan.allocation import share_heaps
 from cyclegan.arguments import parse, print_json
 from cyclegan.errors import BadInput, optional
 
@@ -65,6 +66,7 @@ def _app(
     show: bool,
     as_json: bool,
 ) -> int:
+    share_heaps()
     import cyclegan.app  # noqa: F401 - before gradio
 
     optional("gradio", "app", "cyclegan app")

@@ -20,7 +20,7 @@ def train(args: list[str]) -> int:
         else:
             print(to_yaml(settings), end="")
         return 0
-    from cyclegan.training.allocation import keep_freed_memory
+    from cyclegan.allocation import keep_freed_memory
     from cyclegan.training.outcome import TrainingStopped
     from cyclegan.training.signals import STOPPED_STATUS
     from cyclegan.training.train import train as run_training
