@@ -263,7 +263,7 @@ def _watch(service: Service, name: str | None, which: str, seen: Any) -> tuple[A
     if not name:
         nothing = "<p>No training yet. Choose pictures and a length, and start one.</p>"
         off = gr.Button(interactive=False)
-        return nothing, off, off, gr.skip(), "", None, "", None
+        return nothing, off, off, gr.skip(), "", None, gr.Textbox("", visible=False), None
     with told():
         run = service.trainings.run(name)
         training = service.trainings.look(run)
@@ -273,13 +273,14 @@ def _watch(service: Service, name: str | None, which: str, seen: Any) -> tuple[A
     drawn = (name, which, metrics.stat().st_size if metrics.is_file() else 0)
     pictured = (name, str(newest))
     before = seen or (None, None)
+    console = console_of(run)  # of trainings from the page; others have said theirs elsewhere
     return (
         _status(run, training),
         gr.Button(interactive=training.is_alive and training.state != "stopping"),
         gr.Button(interactive=training.state in ("stopped", "failed") and is_run(run)),
         *((gr.skip(), gr.skip()) if before[0] == drawn else _curves(run, which)),
         gr.skip() if before[1] == pictured else (newest and str(newest)),
-        console_of(run),
+        gr.Textbox(console, visible=bool(console)),
         (drawn, pictured),
     )
 

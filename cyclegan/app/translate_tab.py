@@ -116,7 +116,9 @@ def _generators(service: Service, page: gr.Blocks, tab: gr.Tab) -> gr.Dropdown:
 
 def _examples(service: Service, generator: gr.Dropdown, picture: gr.Image) -> None:
     """The generator's held-out pictures; one that is chosen becomes the picture."""
-    gr.HTML("<p>Or try a held-out picture, which its training has not seen:</p>", elem_id="examples-say")
+    say = gr.HTML(
+        "<p>Or try a held-out picture, which its training has not seen:</p>", elem_id="examples-say"
+    )
     examples = gr.Gallery(
         show_label=False,
         columns=EXAMPLES,
@@ -128,14 +130,14 @@ def _examples(service: Service, generator: gr.Dropdown, picture: gr.Image) -> No
         buttons=[],
     )
 
-    def show(name: str | None) -> gr.Gallery:
-        if not name:
-            return gr.Gallery([], visible=False)
-        with told():
-            offered = service.shelf.generator(name)
-        count = len(service.shelf.examples(offered))
-        pictures = [str(path) for path in (service.example(offered, i) for i in range(count)) if path]
-        return gr.Gallery(pictures, visible=bool(pictures))
+    def show(name: str | None) -> tuple[gr.Gallery, gr.HTML]:
+        pictures = []
+        if name:
+            with told():
+                offered = service.shelf.generator(name)
+            count = len(service.shelf.examples(offered))
+            pictures = [str(path) for path in (service.example(offered, i) for i in range(count)) if path]
+        return gr.Gallery(pictures, visible=bool(pictures)), gr.HTML(visible=bool(pictures))
 
     def take(name: str, event: gr.SelectData, request: gr.Request) -> str:
         """The picture as it lies there, copied to where the visitor's own are."""
@@ -147,7 +149,7 @@ def _examples(service: Service, generator: gr.Dropdown, picture: gr.Image) -> No
             folder = service.sessions.new_folder(session_of(request))
             return shutil.copy(source, folder / source.name)
 
-    generator.change(show, generator, examples, queue=False, **PRIVATE)
+    generator.change(show, generator, [examples, say], queue=False, **PRIVATE)
     examples.select(take, generator, picture, **TELLING)
 
 
