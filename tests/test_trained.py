@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from cyclegan.networks import build
+from cyclegan.networks.few_channels import FewInputsConv2d, FewOutputsConv2d
 from cyclegan.networks.layers import initialize
 from cyclegan.networks.trained import EnlargingConv2d, InstanceNorm, for_training
 
@@ -74,6 +75,59 @@ def test_other_generators_are_the_same_function(name):
     sizes = {"unet": {"depth": 5}, "vit_unet": {"depth": 2, "blocks": 1, "features": 16, "heads": 2}}
     plain, trained = pair("generator", name, filters=4, **sizes[name])
     assert_same(plain, trained, (2, 3, 32, 32))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(("few", "kernel"), [(3, (7, 7)), (1, (3, 5))])
+@pytest.mark.parametrize("kind", [FewInputsConv2d, FewOutputsConv2d])
+def test_a_layer_of_few_channels_is_the_same_function(kind, few, kernel, bias):
+    torch.manual_seed(0)
+    inputs, outputs = (few, 16) if kind is FewInputsConv2d else (16, few)
+    plain = torch.nn.Sequential(torch.nn.Conv2d(inputs, outputs, kernel, bias=bias)).double()
+    trained = for_training(copy.deepcopy(plain), CPU)
+    assert kinds(trained, kind) == 1
+    assert_same(plain, trained, (2, inputs, 9, 12))
+    x = torch.rand(1, inputs, 7, 8, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(trained, x) and torch.autograd.gradgradcheck(trained, x)
+
+
+@pytest.mark.parametrize(("inputs", "outputs"), [(64, 3), (3, 64)])
+def test_a_layer_of_few_channels_under_autocast_is_nearer_to_fp32_than_bf16_can_tell(inputs, outputs):
+    torch.manual_seed(0)
+    plain = torch.nn.Sequential(torch.nn.Conv2d(inputs, outputs, 7))
+    trained = for_training(copy.deepcopy(plain), CPU)
+    x = torch.randn(2, inputs, 20, 20)
+    ours, theirs, exact = (x.clone().requires_grad_() for _ in range(3))
+    with torch.autocast("cpu", torch.bfloat16):
+        made, plainly = trained(ours), plain(theirs)
+    assert made.dtype == plainly.dtype == torch.bfloat16
+    toward = torch.randn_like(made, dtype=torch.float32)
+    for result in (made, plainly):
+        result.backward(toward.to(result.dtype))
+    grads = [layer[0].weight.grad.clone() for layer in (trained, plain)]
+    plain.zero_grad()
+    truth = plain(exact)
+    truth.backward(toward)
+    assert grads[0].dtype == torch.float32
+    for found, usual, right in (
+        (made, plainly, truth), (ours.grad, theirs.grad, exact.grad), (*grads, plain[0].weight.grad)
+    ):  # fmt: skip
+        assert (found - right).abs().mean() < 2 * (usual - right).abs().mean()
+
+
+@pytest.mark.parametrize(
+    "change", [{"stride": 2}, {"padding": 3}, {"groups": 2}, {"padding_mode": "circular"}, {"dilation": 2}]
+)
+@pytest.mark.parametrize(("inputs", "outputs"), [(16, 4), (4, 16)])
+def test_another_layer_of_few_channels_is_left_alone(inputs, outputs, change):
+    layer = torch.nn.Conv2d(inputs, outputs, 7, **change)
+    trained = for_training(torch.nn.Sequential(layer), CPU)
+    assert kinds(trained, FewOutputsConv2d) == kinds(trained, FewInputsConv2d) == 0
+
+
+def test_a_layer_between_many_channels_is_left_alone():
+    layers = torch.nn.Sequential(torch.nn.Conv2d(16, 16, 3), torch.nn.Conv2d(16, 3, 1))
+    assert kinds(for_training(layers, CPU), torch.nn.Conv2d) == 2
 
 
 def test_the_memory_is_channels_last_where_that_is_faster():

@@ -58,7 +58,7 @@ class TrainingStep:
         self.lr_G = adam.lr
         self.lr_D = adam.lr_discriminator or adam.lr
         # Fused Adam would leave fp16's gradients scaled, and their norms are logged.
-        fused = (device.type == "cuda" and accelerator.scaler is None) or None
+        fused = (device.type in ("cuda", "cpu") and accelerator.scaler is None) or None
         prepared = accelerator.prepare(
             generators,
             discriminators,
