@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cyclegan.networks import build
-from cyclegan.networks.few_channels import FewInputsConv2d, FewOutputsConv2d
+from cyclegan.networks.few_outputs import FewOutputsConv2d
 from cyclegan.networks.layers import initialize
 from cyclegan.networks.trained import EnlargingConv2d, InstanceNorm, for_training
 
@@ -78,25 +78,22 @@ def test_other_generators_are_the_same_function(name):
 
 
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize(("few", "kernel"), [(3, (7, 7)), (1, (3, 5))])
-@pytest.mark.parametrize("kind", [FewInputsConv2d, FewOutputsConv2d])
-def test_a_layer_of_few_channels_is_the_same_function(kind, few, kernel, bias):
+@pytest.mark.parametrize(("channels", "kernel"), [(3, (7, 7)), (1, (3, 5))])
+def test_a_layer_of_few_outputs_is_the_same_function(channels, kernel, bias):
     torch.manual_seed(0)
-    inputs, outputs = (few, 16) if kind is FewInputsConv2d else (16, few)
-    plain = torch.nn.Sequential(torch.nn.Conv2d(inputs, outputs, kernel, bias=bias)).double()
+    plain = torch.nn.Sequential(torch.nn.Conv2d(16, channels, kernel, bias=bias)).double()
     trained = for_training(copy.deepcopy(plain), CPU)
-    assert kinds(trained, kind) == 1
-    assert_same(plain, trained, (2, inputs, 9, 12))
-    x = torch.rand(1, inputs, 7, 8, dtype=torch.float64, requires_grad=True)
+    assert kinds(trained, FewOutputsConv2d) == 1
+    assert_same(plain, trained, (2, 16, 9, 12))
+    x = torch.rand(1, 16, 7, 8, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(trained, x) and torch.autograd.gradgradcheck(trained, x)
 
 
-@pytest.mark.parametrize(("inputs", "outputs"), [(64, 3), (3, 64)])
-def test_a_layer_of_few_channels_under_autocast_is_nearer_to_fp32_than_bf16_can_tell(inputs, outputs):
+def test_a_layer_of_few_outputs_under_autocast_is_nearer_to_fp32_than_bf16_can_tell():
     torch.manual_seed(0)
-    plain = torch.nn.Sequential(torch.nn.Conv2d(inputs, outputs, 7))
+    plain = torch.nn.Sequential(torch.nn.Conv2d(64, 3, 7))
     trained = for_training(copy.deepcopy(plain), CPU)
-    x = torch.randn(2, inputs, 20, 20)
+    x = torch.randn(2, 64, 20, 20)
     ours, theirs, exact = (x.clone().requires_grad_() for _ in range(3))
     with torch.autocast("cpu", torch.bfloat16):
         made, plainly = trained(ours), plain(theirs)
@@ -121,13 +118,12 @@ def test_a_layer_of_few_channels_under_autocast_is_nearer_to_fp32_than_bf16_can_
 @pytest.mark.parametrize(("inputs", "outputs"), [(16, 4), (4, 16)])
 def test_another_layer_of_few_channels_is_left_alone(inputs, outputs, change):
     layer = torch.nn.Conv2d(inputs, outputs, 7, **change)
-    trained = for_training(torch.nn.Sequential(layer), CPU)
-    assert kinds(trained, FewOutputsConv2d) == kinds(trained, FewInputsConv2d) == 0
+    assert kinds(for_training(torch.nn.Sequential(layer), CPU), torch.nn.Conv2d) == 1
 
 
-def test_a_layer_between_many_channels_is_left_alone():
-    layers = torch.nn.Sequential(torch.nn.Conv2d(16, 16, 3), torch.nn.Conv2d(16, 3, 1))
-    assert kinds(for_training(layers, CPU), torch.nn.Conv2d) == 2
+def test_layers_of_many_outputs_or_of_one_pixel_are_left_alone():
+    layers = [torch.nn.Conv2d(16, 16, 3), torch.nn.Conv2d(3, 16, 7), torch.nn.Conv2d(16, 3, 1)]
+    assert kinds(for_training(torch.nn.Sequential(*layers), CPU), torch.nn.Conv2d) == 3
 
 
 def test_the_memory_is_channels_last_where_that_is_faster():

@@ -10,7 +10,7 @@ from cyclegan.allocation import give_memory_back
 from cyclegan.app.sessions import SWEEP_S, Sessions
 
 
-class LeanSessions(OrderedDict[str, Any]):
+class _LeanSessions(OrderedDict[str, Any]):
     """gradio's sessions without the page's whole description in each, which only its deep links read.
 
     It is a third of a MiB, and a program is a new session at each call.
@@ -26,7 +26,7 @@ def keep_little(blocks: gr.Blocks) -> None:
 
     Called once ``blocks`` has its queue.
     """
-    blocks.state_holder.session_data = LeanSessions()
+    blocks.state_holder.session_data = _LeanSessions()
     blocks._queue.ANALYTICS_MAX_EVENTS = 1
     blocks._queue.ANAYLTICS_CACHE_FREQUENCY = 2**62  # gradio's spelling; computing them loads pandas
 
