@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from cyclegan.networks import build
+from cyclegan.networks import build, trained
 from cyclegan.networks.few_outputs import FewOutputsConv2d
 from cyclegan.networks.layers import initialize
 from cyclegan.networks.trained import EnlargingConv2d, InstanceNorm, for_training
@@ -126,12 +126,56 @@ def test_layers_of_many_outputs_or_of_one_pixel_are_left_alone():
     assert kinds(for_training(torch.nn.Sequential(*layers), CPU), torch.nn.Conv2d) == 3
 
 
-def test_the_memory_is_channels_last_where_that_is_faster():
-    def layout(norm):
-        _, trained = pair("generator", "resnet", filters=4, blocks=1, norm=norm)
-        return trained.layers[1].weight.is_contiguous(memory_format=torch.channels_last)
+def last(tensor):
+    return tensor.is_contiguous(memory_format=torch.channels_last)
 
-    assert layout("batch") and layout("none") and not layout("instance")
+
+def test_the_memory_is_channels_last_where_that_is_faster(monkeypatch):
+    def layout(norm, precision="bf16", device=CPU):
+        plain = build("generator", "resnet", {"filters": 4, "blocks": 1, "norm": norm})
+        return last(for_training(plain, device, precision).layers[1].weight)
+
+    for has_amx in (True, False):
+        monkeypatch.setattr(trained, "cpu_has_amx", lambda has=has_amx: has)
+        assert layout("batch") and layout("none") and layout("instance") == has_amx
+        assert not layout("instance", "no") and not layout("instance", device=torch.device("cuda"))
+
+
+@pytest.mark.parametrize("images", [1, 3])
+@pytest.mark.parametrize("norm", ["instance", "instance_affine"])
+@pytest.mark.parametrize("name", ["resnet", "patchgan"])
+def test_with_amx_it_is_the_same_function_and_no_map_changes_its_layout(name, norm, images, monkeypatch):
+    monkeypatch.setattr(trained, "cpu_has_amx", lambda: True)
+    kind = "generator" if name == "resnet" else "discriminator"
+    arguments = {"blocks": 1, "upsample": "resize"} if name == "resnet" else {"layers": 2}
+    torch.manual_seed(0)
+    plain = initialize(build(kind, name, {"filters": 16, "norm": norm, **arguments}))
+    fast = for_training(copy.deepcopy(plain), CPU, "bf16")
+    assert_same(plain.double(), copy.deepcopy(fast).double(), (images, 3, 32, 24))
+
+    seen = []
+
+    def look(module, inputs, output):
+        seen.append(output.detach())
+        output.register_hook(seen.append)
+
+    layers = [layer for layer in fast.modules() if not list(layer.children())]
+    for layer in layers:
+        layer.register_forward_hook(look)
+    with torch.autocast("cpu", torch.bfloat16):
+        made = fast(torch.rand(images, 3, 32, 24, requires_grad=True))
+    made.backward(torch.ones(made.shape, dtype=made.dtype))  # as from a loss beside plain images
+    assert len(seen) == 2 * len(layers)
+    # Images and scores, of few channels, come and go in either layout.
+    assert all(last(map_) for map_ in seen if map_.shape[1] >= 16)
+
+
+def test_with_amx_gradients_have_gradients_and_one_pixel_has_no_norm():
+    norm = InstanceNorm(3)
+    x = torch.rand(2, 3, 2, 4, dtype=torch.float64).contiguous(memory_format=torch.channels_last)
+    assert torch.autograd.gradgradcheck(norm, x.requires_grad_())
+    with pytest.raises(ValueError, match="one pixel"):
+        norm(torch.ones(1, 3, 1, 1).contiguous(memory_format=torch.channels_last))
 
 
 def test_other_devices_keep_their_layers():

@@ -20,6 +20,11 @@ def cpu_has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
+def cpu_has_amx() -> bool:
+    """Whether the processor has units for products of bf16 matrices, several times as fast as all else."""
+    return "amx_bf16" in _cpu_flags(Path("/proc/cpuinfo"))
+
+
 def _cpu_flags(cpuinfo: Path) -> set[str]:
     return set(cpuinfo.read_text().split()) if cpuinfo.exists() else set()
 
@@ -44,13 +49,12 @@ def one_thread() -> Iterator[None]:
 def cpu_is_faster_in_bf16() -> bool:
     """Whether a convolution takes less time in bf16 than in fp32 here.
 
-    AMX multiplies bf16 several times as fast. AVX512-BF16 alone promises twice, but where it shares its
+    With AMX it does. AVX512-BF16 alone promises twice, but where it shares its
     port with fp32 it was measured slower, so there one convolution of a residual block decides.
     """
-    flags = _cpu_flags(Path("/proc/cpuinfo"))
-    if "amx_bf16" in flags:
+    if cpu_has_amx():
         return True
-    if "avx512_bf16" not in flags:
+    if not cpu_has_bf16():
         return False
     # By one thread, for on a busy machine two wait for each other most of the time; in turns, so that
     # other work meets both.

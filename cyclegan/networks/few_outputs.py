@@ -45,6 +45,8 @@ class _ConvolvedByRows(torch.autograd.Function):
         # Padded by itself: a convolution of few channels that has to pad takes twice as long.
         rows, columns = (size - 1 for size in weight.shape[2:])
         padded = F.pad(gradient, (columns, columns, rows, rows))
+        if x.is_contiguous(memory_format=torch.channels_last):
+            padded = padded.contiguous(memory_format=torch.channels_last)  # so that no map changes its layout
         of_x = of_weight = of_bias = None
         if ctx.needs_input_grad[0]:
             of_x = F.conv2d(padded, mirrored)

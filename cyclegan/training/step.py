@@ -38,8 +38,8 @@ class TrainingStep:
     def __init__(self, settings: TrainSettings, accelerator: Accelerator) -> None:
         self.settings, self.accelerator = settings, accelerator
         networks = build_networks(settings)
-        device = accelerator.device
-        self.networks = {name: for_training(net.to(device), device) for name, net in networks.items()}
+        device, precision = accelerator.device, accelerator.mixed_precision
+        self.networks = {n: for_training(net.to(device), device, precision) for n, net in networks.items()}
         self.directions = settings.directions
         self.discriminators = discriminators_of(self.networks)
         self.guard = Guard(accelerator, self.networks)
