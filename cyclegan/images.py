@@ -116,7 +116,8 @@ def _open(path: Path, max_pixels: int) -> Iterator[tuple[Image.Image, bytes]]:
             with Image.open(BytesIO(data), formats=FORMATS) as image:
                 if image.width * image.height > max_pixels:
                     raise BadImage(
-                        f"{path}: {image.width}x{image.height} pixels are past the limit of {max_pixels:,}"
+                        f"{path}: {image.width}x{image.height} pixels are past the limit of {max_pixels:,}; "
+                        "make it smaller"
                     )
                 yield image, data
     except UnidentifiedImageError as error:

@@ -20,7 +20,13 @@ from torch import Tensor, nn
 from cyclegan.config import TrainSettings
 from cyclegan.errors import BadInput, out_of_memory
 from cyclegan.training.networks import build_networks
-from cyclegan.training.step import build_objectives, discriminators_of, require_gradient
+from cyclegan.training.step import (
+    build_objectives,
+    discriminators_of,
+    make_optimizer,
+    placed_networks,
+    require_gradient,
+)
 from cyclegan.translation.tiling.memory import memory_bytes
 
 LARGEST = 256  # images at once in a process; past it the published rates mean nothing any more
@@ -143,7 +149,7 @@ def trial(settings: TrainSettings, accelerator: Accelerator) -> Fits:
     """
     if accelerator.device.type != "cpu":
         return lambda count, size: try_step(settings, accelerator, count, size)
-    available, networks = _available(), build_networks(settings)
+    available, networks = _available(), placed_networks(settings, accelerator)
     kept: dict[int, int] = {}
 
     def count_bytes(count: int, size: int) -> None:
@@ -215,10 +221,10 @@ def try_step(settings: TrainSettings, accelerator: Accelerator, count: int, size
         RuntimeError: out of memory.
     """
     device = accelerator.device
-    networks = {name: network.to(device) for name, network in build_networks(settings).items()}
+    networks = placed_networks(settings, accelerator)
     generators, discriminators = build_objectives(networks, settings)
     judges = _judges(networks)
-    adams = [torch.optim.Adam(m.parameters(), 1e-9) for m in (generators, discriminators)]
+    adams = [make_optimizer(m, 1e-9, settings, accelerator) for m in (generators, discriminators)]
     # Gradients and Adam's state come to be in the step itself; the rest is held beside it.
     weights = sum(p.numel() for network in networks.values() for p in network.parameters())
     beside = [torch.empty(_values_beside(networks, settings, size) - 4 * weights, device=device)]

@@ -37,9 +37,7 @@ class TrainingStep:
 
     def __init__(self, settings: TrainSettings, accelerator: Accelerator) -> None:
         self.settings, self.accelerator = settings, accelerator
-        networks = build_networks(settings)
-        device, precision = accelerator.device, accelerator.mixed_precision
-        self.networks = {n: for_training(net.to(device), device, precision) for n, net in networks.items()}
+        self.networks = placed_networks(settings, accelerator)
         self.directions = settings.directions
         self.discriminators = discriminators_of(self.networks)
         self.guard = Guard(accelerator, self.networks)
@@ -49,7 +47,6 @@ class TrainingStep:
         size = getattr(self.networks["D_B"], "queue", 0)
         self.queues = {kind: FeatureQueue(size) for kind in self.kinds} if size else {}
         adam = settings.optimizer
-        betas = (adam.beta1, adam.beta2)
         if settings.speed.compile:
             for network in self.networks.values():
                 network.compile()
@@ -57,13 +54,11 @@ class TrainingStep:
         self.perceptual = generators.perceptual
         self.lr_G = adam.lr
         self.lr_D = adam.lr_discriminator or adam.lr
-        # Fused Adam would leave fp16's gradients scaled, and their norms are logged.
-        fused = (device.type in ("cuda", "cpu") and accelerator.scaler is None) or None
         prepared = accelerator.prepare(
             generators,
             discriminators,
-            torch.optim.Adam(generators.parameters(), self.lr_G, betas, fused=fused),
-            torch.optim.Adam(discriminators.parameters(), self.lr_D, betas, fused=fused),
+            make_optimizer(generators, self.lr_G, settings, accelerator),
+            make_optimizer(discriminators, self.lr_D, settings, accelerator),
         )
         self.objective_G, self.objective_D, self.optimizer_G, self.optimizer_D = prepared
 
@@ -202,6 +197,22 @@ class TrainingStep:
     def _mix(self, positions: Tensor) -> Tensor:
         draws = [chance.rng(self.settings.seed, "penalty", p).random() for p in positions.tolist()]
         return torch.tensor(draws, device=positions.device, dtype=torch.float32).view(-1, 1, 1, 1)
+
+
+def placed_networks(settings: TrainSettings, accelerator: Accelerator) -> dict[str, nn.Module]:
+    """The networks where they are trained, with the layers that are fast there."""
+    device, precision = accelerator.device, accelerator.mixed_precision
+    networks = build_networks(settings)
+    return {name: for_training(net.to(device), device, precision) for name, net in networks.items()}
+
+
+def make_optimizer(
+    module: nn.Module, lr: float, settings: TrainSettings, accelerator: Accelerator
+) -> torch.optim.Adam:
+    # Fused Adam would leave fp16's gradients scaled, and their norms are logged.
+    fused = (accelerator.device.type in ("cuda", "cpu") and accelerator.scaler is None) or None
+    betas = (settings.optimizer.beta1, settings.optimizer.beta2)
+    return torch.optim.Adam(module.parameters(), lr, betas, fused=fused)
 
 
 def discriminators_of(networks: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
