@@ -177,6 +177,23 @@ def test_gradio_forgets_whom_it_has_answered_and_nobody_else(sessions):
         assert "done" in fetch(call())
 
 
+def test_a_gradio_that_cannot_forget_is_said_once_and_the_server_goes_on(sessions, monkeypatch, capsys):
+    import asyncio
+
+    import gradio as gr
+
+    from cyclegan.app import forgetting
+
+    monkeypatch.setattr(forgetting, "SWEEP_S", 0)
+    with gr.Blocks(analytics_enabled=False) as blocks:
+        gr.Textbox()
+    blocks.queue()
+    del blocks._queue.pending_event_ids_session  # as if gradio had renamed it
+    asyncio.run(forgetting.keep_forgetting(blocks, sessions))
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "pending_event_ids_session" in said and "setup.cfg" in said
+
+
 def test_uploads_that_nobody_used_do_not_stay(sessions):
     left, fresh, broken = (
         sessions.root / "b" / "left.png",

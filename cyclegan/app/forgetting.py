@@ -1,6 +1,7 @@
 """What gradio keeps of every visit, forgotten when the visit is over: a server is to run for months."""
 
 import asyncio
+import sys
 from collections import OrderedDict
 from typing import Any
 
@@ -32,11 +33,22 @@ def keep_little(blocks: gr.Blocks) -> None:
 
 
 async def keep_forgetting(blocks: gr.Blocks, sessions: Sessions) -> None:
-    """Forget again and again; freed memory goes back to the system once there is nothing to forget."""
+    """Forget again and again; freed memory goes back to the system once there is nothing to forget.
+
+    Should another gradio keep things elsewhere, that is said once, and the server goes on without.
+    """
     owed = False
     while True:
         await asyncio.sleep(SWEEP_S)
-        forgotten = forget_quiet_sessions(blocks, sessions)
+        try:
+            forgotten = forget_quiet_sessions(blocks, sessions)
+        except (AttributeError, KeyError, TypeError) as error:
+            print(
+                f"warning: gradio {gr.__version__} cannot be made to forget visits ({error}); the server's memory "
+                "grows with each, so restart it now and then, or install the version that setup.cfg names",
+                file=sys.stderr,
+            )
+            return
         if owed and not forgotten:
             await asyncio.to_thread(give_memory_back)
         owed = forgotten
