@@ -157,7 +157,7 @@ def convolution_share(step: Step, device: torch.device) -> float:
 
 
 def serve(pipe: Any, settings: TrainSettings, precision: str, reference: Path | None, profile: bool) -> None:
-    """One side of a row, in its own process: "step" answers seconds, "end" all the rest."""
+    """One side of a row, in its own process: "ready", seconds for each "step", all the rest for "end"."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     draw = torch.Generator().manual_seed(0)  # both sides see the same images
     shape = (settings.batch_size, 3, settings.size, settings.size)
@@ -171,6 +171,7 @@ def serve(pipe: Any, settings: TrainSettings, precision: str, reference: Path | 
         step = reference_step(reference, settings, images)
     with Operations() as operations:
         step()  # not timed: what is made once is made here
+    pipe.send("ready")
     while pipe.recv() == "step":
         synchronize(device)
         began, worked = time.perf_counter(), time.process_time()
@@ -198,6 +199,7 @@ def measure(
         pipes[side], end = context.Pipe()
         context.Process(target=serve, args=(end, settings, *arguments, profile), daemon=True).start()
         end.close()
+        pipes[side].recv()  # ready: one that still warms up would take the processor from the other
     timed: dict[str, list[tuple[float, float]]] = {side: [] for side in pipes}
     for _ in range(repeats):
         for side, pipe in pipes.items():

@@ -44,8 +44,8 @@ async def keep_forgetting(blocks: gr.Blocks, sessions: Sessions) -> None:
             forgotten = forget_quiet_sessions(blocks, sessions)
         except (AttributeError, KeyError, TypeError) as error:
             print(
-                f"warning: gradio {gr.__version__} cannot be made to forget visits ({error}); the server's "
-                "memory grows with each: restart it now and then, or install the version that setup.cfg names",
+                f"warning: gradio {gr.__version__} cannot be made to forget visits ({error}); "
+                "its memory grows with each: restart it now and then, or install the version in setup.cfg",
                 file=sys.stderr,
             )
             return
