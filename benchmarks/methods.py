@@ -1,6 +1,6 @@
 """Every way from a photograph to a painter's hand, on the same pictures: what it costs and what it gives.
 
-python benchmarks/methods.py --generator runs/photo2strokes/RUN/generators/G_AB --out methods/ --json
+python benchmarks/methods.py --generators runs/photo2strokes/RUN/generators/best/G_AB --out methods/ --json
 
 Each row is one `cyclegan` command in a process of its own: seconds of wall time, with imports and loading of
 weights, and its largest resident memory. Distances are by VGG-19: content, the squared difference of relu4_2
@@ -22,7 +22,13 @@ import numpy as np
 import torch
 import tyro
 
-from cyclegan.artifacts import GeneratorConfig, NetworkConfig, network_arguments, save_generator
+from cyclegan.artifacts import (
+    GeneratorConfig,
+    NetworkConfig,
+    network_arguments,
+    read_config,
+    save_generator,
+)
 from cyclegan.chance import rng
 from cyclegan.datasets.cards import load_card
 from cyclegan.datasets.making.originals import original_file
@@ -125,8 +131,17 @@ def copies(folder: Path, out: Path, change) -> None:
         write_image(out / path.name, change(read_image(path).pixels))
 
 
-def main(generator: Path | None = None, size: int = 256, out: Path | None = None, json: bool = False) -> None:
-    """Measure all methods on two photographs of ``size`` pixels."""
+def main(
+    generators: tuple[Path, ...] = (), size: int = 256, out: Path | None = None, json: bool = False
+) -> None:
+    """Measure all methods on two photographs of ``size`` pixels.
+
+    Args:
+        generators: trained ones, a row each by the method and the domain of its training
+        size: height and width of the photographs
+        out: folder for the results and the style picture
+        json: end with one line of JSON
+    """
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         style, photographs = pictures(folder, size), folder / "photographs"
@@ -135,8 +150,10 @@ def main(generator: Path | None = None, size: int = 256, out: Path | None = None
             "optimize": ["stylize", *style_words, "{out}", "--method", "optimize"],
             "fast": ["stylize", *style_words, "{out}", "--method", "fast"],
         }
-        if generator is not None:
-            commands["CycleGAN, photo2strokes"] = ["translate", str(generator), str(photographs), "{out}"]
+        for generator in generators:
+            config = read_config(generator)
+            words = ["translate", str(generator), str(photographs), "{out}"]
+            commands[f"{config.method}, {config.domain}"] = words
         for name, (network, arguments) in UNTRAINED.items():
             saved = untrained(folder / f"untrained {name}", network, arguments, size)
             commands[f"{name}, untrained"] = ["translate", str(saved), str(photographs), "{out}"]
