@@ -8,7 +8,7 @@ import torch
 from cyclegan.networks import build, trained
 from cyclegan.networks.few_outputs import FewOutputsConv2d
 from cyclegan.networks.layers import initialize
-from cyclegan.networks.trained import EnlargingConv2d, InstanceNorm, for_training
+from cyclegan.networks.trained import EnlargingConv2d, InstanceNorm, InstanceNormByImage, for_training
 
 CPU = torch.device("cpu")
 
@@ -170,8 +170,14 @@ def test_with_amx_it_is_the_same_function_and_no_map_changes_its_layout(name, no
     assert all(last(map_) for map_ in seen if map_.shape[1] >= 16)
 
 
+def test_without_amx_a_map_of_the_other_layout_is_brought_back():
+    """As a transformer's tokens come; else the layers behind it would go on in the layout that is slow there."""
+    x = torch.rand(2, 3, 4, 5).contiguous(memory_format=torch.channels_last)
+    assert InstanceNorm(3)(x).is_contiguous()
+
+
 def test_with_amx_gradients_have_gradients_and_one_pixel_has_no_norm():
-    norm = InstanceNorm(3)
+    norm = InstanceNormByImage(3)
     x = torch.rand(2, 3, 2, 4, dtype=torch.float64).contiguous(memory_format=torch.channels_last)
     assert torch.autograd.gradgradcheck(norm, x.requires_grad_())
     with pytest.raises(ValueError, match="one pixel"):

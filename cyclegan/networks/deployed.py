@@ -49,8 +49,8 @@ def one_thread() -> Iterator[None]:
 def cpu_is_faster_in_bf16() -> bool:
     """Whether a convolution takes less time in bf16 than in fp32 here.
 
-    With AMX it does. AVX512-BF16 alone promises twice, but where it shares its
-    port with fp32 it was measured slower, so there one convolution of a residual block decides.
+    With AMX it does. AVX512-BF16 alone promises twice, but where it shares its port with fp32 it was
+    measured slower, so there one convolution of a residual block decides.
     """
     if cpu_has_amx():
         return True

@@ -209,6 +209,7 @@ def placed_networks(settings: TrainSettings, accelerator: Accelerator) -> dict[s
 def make_optimizer(
     module: nn.Module, lr: float, settings: TrainSettings, accelerator: Accelerator
 ) -> torch.optim.Adam:
+    """Adam with the settings' decays, fused where that is possible."""
     # Fused Adam would leave fp16's gradients scaled, and their norms are logged.
     fused = (accelerator.device.type in ("cuda", "cpu") and accelerator.scaler is None) or None
     betas = (settings.optimizer.beta1, settings.optimizer.beta2)
