@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from cyclegan.networks.deployed import cpu_has_amx
 from cyclegan.networks.few_outputs import FewOutputsConv2d
 from cyclegan.networks.layers import ReflectionPad
+from cyclegan.networks.winograd import WinogradConv2d, saves_time
 
 
 def for_training(network: nn.Module, device: torch.device, precision: str = "no") -> nn.Module:
@@ -26,11 +27,11 @@ def for_training(network: nn.Module, device: torch.device, precision: str = "no"
     on_cpu = device.type == "cpu"
     channels_last = not norms or (on_cpu and precision == "bf16" and cpu_has_amx())
     if on_cpu:
-        _replace_layers(network, InstanceNormByImage if channels_last else InstanceNorm)
+        _replace_layers(network, InstanceNormByImage if channels_last else InstanceNorm, precision == "no")
     return network.to(memory_format=torch.channels_last) if channels_last else network
 
 
-def _replace_layers(network: nn.Module, norm: type["InstanceNorm"]) -> None:
+def _replace_layers(network: nn.Module, norm: type["InstanceNorm"], fewer_products: bool) -> None:
     for module in list(network.modules()):
         if isinstance(module, nn.Sequential):
             _merge_enlargements(module)
@@ -40,6 +41,11 @@ def _replace_layers(network: nn.Module, norm: type["InstanceNorm"]) -> None:
             elif _makes_few_channels(child):
                 layer = FewOutputsConv2d(
                     child.in_channels, child.out_channels, child.kernel_size, device="meta"
+                )
+                setattr(module, name, _taking_over(layer, child))
+            elif fewer_products and _has_many_products(child):
+                layer = WinogradConv2d(
+                    child.in_channels, child.out_channels, child.kernel_size, 1, child.padding, device="meta"
                 )
                 setattr(module, name, _taking_over(layer, child))
 
@@ -129,6 +135,15 @@ def _is_plain(convolution: nn.Conv2d, padding: int, kernel: tuple[int, ...] = (3
     return (*found, convolution.groups, convolution.padding_mode) == wanted and "weight" in (
         convolution._parameters
     )
+
+
+def _has_many_products(layer: nn.Module) -> bool:
+    """A plain convolution of 2x2 to 4x4 taps that large maps would get through sooner by Winograd's."""
+    if type(layer) is not nn.Conv2d or layer.kernel_size[0] not in (2, 3, 4):
+        return False
+    taps, padding = layer.kernel_size[0], layer.padding[0]
+    large = (1, layer.in_channels, 256, 256)
+    return _is_plain(layer, padding, (taps, taps)) and saves_time(large, layer.weight.shape, padding)
 
 
 def _makes_few_channels(layer: nn.Module) -> bool:

@@ -1,0 +1,297 @@
+"""A convolution of stride 1 by fewer multiplications, for fp32 on CPUs (Lavin and Gray, arXiv 1509.09308).
+
+After Winograd and Toom-Cook: six values of a row, seen as a polynomial, are multiplied with a filter at six
+points (0, 1, -1, 1/2, -2, infinity) instead of coefficient by coefficient. In two dimensions a tile of 6x6
+inputs makes m x m outputs, m = 7 - taps, by 36 products for each pair of channels instead of (m * taps)**2:
+a quarter for 3x3 and 4x4 taps, and those are 36 products of matrices, which is what processors are fastest
+at. Going there and back is three products with small fixed matrices: A for outputs, B for inputs, G for
+weights, each its Kronecker square here, so that both dimensions are done at once. It is the same function
+and its very gradients; rounding errors are 1.4 to 3 times a plain convolution's (the points are those of
+Barabasz et al., arXiv 1803.10986, that keep them small).
+"""
+
+import functools
+import math
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+_SIDE = 6
+_SQUARE = _SIDE**2
+_POINTS = np.array([0.0, 1.0, -1.0, 0.5, -2.0])
+# Of a piece's transformed inputs or outputs: with the weights they are to stay in a cache.
+_PIECE_BYTES = 5 * 2**20
+# As glibc in a training: what is larger is mapped by itself and leaves no hole.
+_LARGEST_KEPT = 2**25
+
+
+class WinogradConv2d(nn.Conv2d):
+    """nn.Conv2d of stride 1 with 2x2, 3x3 or 4x4 taps and zero padding.
+
+    Other devices and formats, small maps and few channels go the plain way.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        padding = self.padding[0]
+        if _fits(x) and saves_time(x.shape, self.weight.shape, padding):
+            return _WinogradConvolution.apply(x, self.weight, self.bias, padding)
+        return super().forward(x)
+
+
+def _fits(x: Tensor) -> bool:
+    on_cpu = x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+    return on_cpu and x.dim() == 4 and x.dtype in (torch.float32, torch.float64)
+
+
+def saves_time(inputs: tuple[int, ...], weight: tuple[int, ...], padding: int) -> bool:
+    """Whether a convolution of (N, C, H, W) by (outputs, C, taps, taps) is faster this way.
+
+    By products for each pair of channels, with what going there and back was measured to cost in such
+    products: with few channels, or few tiles to share the transformed weights, it is not worth it.
+    """
+    tiles = _Tiles.over(inputs, weight[-1], padding)
+    if min(tiles.height, tiles.width) < 1:
+        return False
+    plain = inputs[0] * tiles.height * tiles.width * weight[-1] ** 2
+    around = 1 + 80 / weight[0] + 80 / weight[1] + 50 / tiles.count
+    return _SQUARE * tiles.count * around < 0.8 * plain
+
+
+@dataclass(frozen=True)
+class _Tiles:
+    """How the outputs of a convolution are cut into squares of ``step`` pixels."""
+
+    images: int
+    height: int
+    width: int
+    taps: int
+
+    @classmethod
+    def over(cls, inputs: tuple[int, ...], taps: int, padding: int) -> "_Tiles":
+        height, width = (size + 2 * padding - taps + 1 for size in inputs[2:])
+        return cls(inputs[0], height, width, taps)
+
+    @property
+    def step(self) -> int:
+        return _SIDE + 1 - self.taps
+
+    @property
+    def rows(self) -> int:
+        return -(-self.height // self.step)
+
+    @property
+    def columns(self) -> int:
+        return -(-self.width // self.step)
+
+    @property
+    def count(self) -> int:
+        return self.images * self.rows * self.columns
+
+    def pieces(self, channels: int, itemsize: int) -> Iterator["_Piece"]:
+        """Some images, or some rows of tiles of one, at a time."""
+        wanted = max(1, _PIECE_BYTES // (_SQUARE * channels * itemsize))
+        of_one = self.rows * self.columns
+        images = max(1, wanted // of_one)
+        rows = self.rows if wanted >= of_one else max(1, wanted // self.columns)
+        for image in range(0, self.images, images):
+            for row in range(0, self.rows, rows):
+                yield _Piece(
+                    self,
+                    slice(image, min(image + images, self.images)),
+                    slice(row, min(row + rows, self.rows)),
+                )
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Some rows of tiles of some images, and the memory order that all is done in: (N, H, W, C)."""
+
+    tiles: _Tiles
+    images: slice
+    rows: slice
+
+    @property
+    def top(self) -> int:
+        return self.rows.start * self.tiles.step
+
+    @property
+    def count(self) -> int:
+        return (self.images.stop - self.images.start) * (self.rows.stop - self.rows.start) * self.tiles.columns
+
+    def empty(self, name: str, like: Tensor, channels: int, border: int) -> Tensor:
+        """Scratch memory for all pixels of the piece's tiles, with ``border`` of their neighbours."""
+        tiles, rows = self.tiles, self.rows.stop - self.rows.start
+        size = (rows * tiles.step + border, tiles.columns * tiles.step + border)
+        return _scratch(name, (self.images.stop - self.images.start, *size, channels), like)
+
+    def cut(self, name: str, x: Tensor, border: int, padding: int) -> Tensor:
+        """The pixels of (N, C, H, W) that the piece's tiles see, with zeros where there are none."""
+        pixels = self.empty(name, x, x.shape[1], border)
+        inside, theirs = self.overlap(pixels, x, padding)
+        if inside.shape != pixels.shape:
+            pixels.zero_()
+        inside.copy_(theirs)
+        return pixels
+
+    def overlap(self, pixels: Tensor, x: Tensor, padding: int) -> tuple[Tensor, Tensor]:
+        """The pixels that ``x`` has, and those of ``x`` that the piece has, as views of (N, h, w, C)."""
+        above = max(0, padding - self.top)
+        first = max(0, self.top - padding)
+        height = min(pixels.shape[1] - above, x.shape[2] - first)
+        width = min(pixels.shape[2] - padding, x.shape[3])
+        theirs = x[self.images, :, first : first + height, :width].permute(0, 2, 3, 1)
+        return pixels[:, above : above + height, padding : padding + width], theirs
+
+    def windows(self, pixels: Tensor, side: int) -> Tensor:
+        """The tiles' pixels by their place, (side, side, images, rows, columns, C), a view."""
+        step, (image, row, column, channel) = self.tiles.step, pixels.stride()
+        return pixels.as_strided(
+            (side, side, len(pixels), self.rows.stop - self.rows.start, self.tiles.columns, pixels.shape[3]),
+            (row, column, image, step * row, step * column, channel),
+        )
+
+    def transformed(self, matrix: Tensor, pixels: Tensor, side: int, name: str) -> Tensor:
+        """The windows' pixels by points, (36, tiles, C), in the scratch memory of that name."""
+        windows = self.windows(pixels, side)
+        by_place = _scratch("by place", windows.shape, pixels).copy_(windows)
+        return _product(matrix, by_place, side**2, name).view(_SQUARE, self.count, pixels.shape[3])
+
+
+class _Scratch(threading.local):
+    """A thread's memory for what lives within one call, kept from call to call.
+
+    Had anew each time and freed again, it would leave holes between what is kept for the backward pass, and
+    a training would take a quarter more memory than it fills.
+    """
+
+    def __init__(self) -> None:
+        self.held: dict[tuple[str, torch.dtype], Tensor] = {}
+
+    def __call__(self, name: str, shape: tuple[int, ...], like: Tensor) -> Tensor:
+        """Contiguous, of any content, until the same name is asked for again."""
+        count, key = math.prod(shape), (name, like.dtype)
+        if count * like.itemsize > _LARGEST_KEPT:
+            return like.new_empty(shape)
+        if key not in self.held or self.held[key].numel() < count:
+            with torch.inference_mode(False):  # else it could not be written to in a training
+                self.held[key] = torch.empty(count, dtype=like.dtype)
+        return self.held[key][:count].view(shape)
+
+
+_scratch = _Scratch()
+
+
+def _product(matrix: Tensor, x: Tensor, rows: int, name: str) -> Tensor:
+    """``matrix`` times all of ``x``, contiguous, as ``rows`` rows."""
+    columns = x.numel() // rows
+    made = _scratch(name, (matrix.shape[0], columns), x)
+    return torch.mm(matrix, x.view(rows, columns), out=made)
+
+
+class _WinogradConvolution(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.padding, ctx.bias_sizes = padding, None if bias is None else list(bias.shape)
+        tiles = _Tiles.over(x.shape, weight.shape[-1], padding)
+        back, there, _ = _matrices(tiles.taps, x.dtype)
+        by_point = _weights_by_point(weight).transpose(1, 2)
+        made = x.new_empty(tiles.images, len(weight), tiles.height, tiles.width)
+        made = made.to(memory_format=_layout(x))
+        for piece in tiles.pieces(max(weight.shape[:2]), x.itemsize):
+            pixels = piece.cut("pixels", x, tiles.taps - 1, padding)
+            seen = piece.transformed(there, pixels, _SIDE, "seen")
+            products = _scratch("products", (_SQUARE, piece.count, len(weight)), x)
+            torch.bmm(seen, by_point, out=products)
+            if bias is not None:
+                products[_SIDE + 1] += bias  # A has a column of ones there: it goes to all outputs of a tile
+            outputs = piece.empty("pixels", x, len(weight), 0)
+            places = piece.windows(outputs, tiles.step)
+            places.copy_(_product(back, products, _SQUARE, "seen").view(places.shape))
+            inside, there_in_made = piece.overlap(outputs, made, 0)
+            there_in_made.copy_(inside)
+        return made
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        wanted = ctx.needs_input_grad[:3]
+        if torch.is_grad_enabled():  # gradients of gradients are wanted: the plain way, which has them
+            padding = [ctx.padding] * 2
+            found = torch.ops.aten.convolution_backward(
+                gradient, x, weight, ctx.bias_sizes, [1, 1], padding, [1, 1], False, [0, 0], 1, wanted
+            )
+            return *found, None
+        of_x, of_weight = _gradients(gradient, x, weight, ctx.padding, wanted)
+        of_bias = gradient.sum((0, 2, 3)) if wanted[2] else None
+        return of_x, of_weight, of_bias, None
+
+
+def _gradients(
+    gradient: Tensor, x: Tensor, weight: Tensor, padding: int, wanted: tuple[bool, ...]
+) -> tuple[Tensor | None, Tensor | None]:
+    """Of the inputs and of the weight: each step of the way there, transposed, from the last to the first."""
+    tiles = _Tiles.over(x.shape, weight.shape[-1], padding)
+    back, there, of_weights = _matrices(tiles.taps, x.dtype)
+    outputs, inputs = weight.shape[:2]
+    of_x = torch.zeros_like(x) if wanted[0] else None
+    by_point = _weights_by_point(weight) if wanted[0] else None
+    of_points = _scratch("of points", (_SQUARE, outputs, inputs), x) if wanted[1] else None
+    for number, piece in enumerate(tiles.pieces(max(outputs, inputs), x.itemsize)):
+        toward = piece.cut("pixels", gradient, 0, 0)
+        of_products = piece.transformed(back.t(), toward, tiles.step, "products")
+        if of_points is not None:
+            pixels = piece.cut("pixels", x, tiles.taps - 1, padding)
+            seen = piece.transformed(there, pixels, _SIDE, "seen")
+            # At first there is nothing yet to be added to.
+            of_points.baddbmm_(of_products.transpose(1, 2), seen, beta=min(number, 1))
+        if of_x is not None:
+            of_seen = _scratch("seen", (_SQUARE, piece.count, inputs), x)
+            torch.bmm(of_products, by_point, out=of_seen)
+            of_pixels = piece.empty("pixels", x, inputs, tiles.taps - 1).zero_()
+            places = piece.windows(of_pixels, _SIDE)
+            shares = _product(there.t(), of_seen, _SQUARE, "by place").view(places.shape)
+            for row in range(_SIDE):  # tiles overlap, the same place of two does not
+                for column in range(_SIDE):
+                    places[row, column] += shares[row, column]
+            inside, theirs = piece.overlap(of_pixels, of_x, padding)
+            theirs += inside  # pieces overlap, too
+    of_weight = None
+    if of_points is not None:
+        # Transposed afterwards: a product of so few columns takes five times as long.
+        by_tap = _product(of_weights.t(), of_points, _SQUARE, "seen")
+        of_weight = by_tap.t().clone(memory_format=torch.contiguous_format).view(weight.shape)
+    return of_x, of_weight
+
+
+def _weights_by_point(weight: Tensor) -> Tensor:
+    """(outputs, inputs, taps, taps) as (36, outputs, inputs)."""
+    outputs, inputs, taps, _ = weight.shape
+    of_weights = _matrices(taps, weight.dtype)[2]
+    made = _scratch("by point", (_SQUARE, outputs * inputs), weight)
+    torch.mm(of_weights, weight.reshape(outputs * inputs, taps**2).t(), out=made)
+    return made.view(_SQUARE, outputs, inputs)
+
+
+def _layout(x: Tensor) -> torch.memory_format:
+    last = torch.channels_last
+    return last if x.is_contiguous(memory_format=last) else torch.contiguous_format
+
+
+@functools.cache
+def _matrices(taps: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """A (step**2, 36), B (36, 36) and G (36, taps**2), so that outputs = A ((G weights) * (B inputs))."""
+    a, b, g = (np.zeros(shape) for shape in ((_SIDE + 1 - taps, _SIDE), (_SIDE, _SIDE), (_SIDE, taps)))
+    for k, point in enumerate(_POINTS):
+        others = np.delete(_POINTS, k)
+        a[:, k] = point ** np.arange(len(a))
+        b[k, :-1] = np.poly(others)[::-1]
+        g[k] = point ** np.arange(taps) / np.prod(point - others)
+    a[-1, -1] = g[-1, -1] = 1  # infinity: the leading coefficient alone
+    b[-1] = np.poly(_POINTS)[::-1]
+    return tuple(torch.from_numpy(np.kron(matrix, matrix)).to(dtype) for matrix in (a, b, g))
