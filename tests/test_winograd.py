@@ -23,7 +23,7 @@ def always(monkeypatch):
 @pytest.mark.parametrize("piece_bytes", [1, 2 * 36 * 6 * 8, 2**22])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("padding", [0, 1, 2])
-@pytest.mark.parametrize("taps", [2, 3, 4])
+@pytest.mark.parametrize("taps", [3, 4])
 def test_it_is_the_same_function_with_the_same_gradients(
     taps, padding, bias, piece_bytes, always, monkeypatch
 ):
@@ -68,9 +68,9 @@ def test_maps_keep_their_layout(layout, always):
     assert torch.autograd.grad(y.sum(), x)[0].is_contiguous(memory_format=layout)
 
 
-@pytest.mark.parametrize("taps", [2, 3, 4])
+@pytest.mark.parametrize("taps", [3, 4])
 def test_at_fp32_it_rounds_little_more_than_a_plain_convolution(taps):
-    """As the module says; measured 3.0, 1.8 and 1.4 times for 2, 3 and 4 taps."""
+    """As the module says; measured 1.8 and 1.4 times for 3 and 4 taps."""
     torch.manual_seed(0)
     x, weight = torch.randn(1, 256, 48, 48), 0.02 * torch.randn(256, 256, taps, taps)
     exact = F.conv2d(x.double(), weight.double(), padding=1)
@@ -78,8 +78,8 @@ def test_at_fp32_it_rounds_little_more_than_a_plain_convolution(taps):
     layer.weight.data = weight
     assert saves_time(x.shape, weight.shape, 1)
     off, plain_off = ((y - exact).square().mean().sqrt() for y in (layer(x), F.conv2d(x, weight, padding=1)))
-    assert 0 < off < 4 * plain_off
-    assert off < 4e-6 * exact.std()
+    assert 0 < off < 2.5 * plain_off
+    assert off < 3e-6 * exact.std()
 
 
 def test_small_maps_few_channels_and_other_formats_go_the_plain_way(monkeypatch):
@@ -99,14 +99,14 @@ def test_small_maps_few_channels_and_other_formats_go_the_plain_way(monkeypatch)
 
 def test_a_network_trained_at_fp32_has_it_where_there_are_many_channels():
     torch.manual_seed(0)
-    many, few = torch.nn.Conv2d(128, 128, 3, padding=1), torch.nn.Conv2d(128, 16, 3, padding=1)
-    strided = torch.nn.Conv2d(128, 128, 4, stride=2)
-    normalized = torch.nn.utils.parametrizations.spectral_norm(torch.nn.Conv2d(128, 128, 3))
-    plain = torch.nn.Sequential(many, few, torch.nn.Conv2d(16, 128, 1), strided, normalized)
+    many, few = torch.nn.Conv2d(256, 256, 3, padding=1), torch.nn.Conv2d(256, 16, 3, padding=1)
+    strided = torch.nn.Conv2d(256, 256, 4, stride=2)
+    normalized = torch.nn.utils.parametrizations.spectral_norm(torch.nn.Conv2d(256, 256, 3))
+    plain = torch.nn.Sequential(many, few, torch.nn.Conv2d(16, 256, 1), strided, normalized)
     for device, precision, expected in (("cpu", "no", 1), ("cpu", "bf16", 0), ("cuda", "no", 0)):
         trained = for_training(copy.deepcopy(plain), torch.device(device), precision)
         assert [type(layer) is WinogradConv2d for layer in trained] == [bool(expected), *[False] * 4]
         assert list(trained.state_dict()) == list(plain.state_dict())
     trained = for_training(copy.deepcopy(plain), torch.device("cpu")).double()
-    x = torch.randn(2, 128, 32, 32, dtype=torch.float64)
+    x = torch.randn(1, 256, 48, 48, dtype=torch.float64)
     torch.testing.assert_close(trained(x), plain.double()(x), atol=1e-10, rtol=1e-8)

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cyclegan.networks.winograd import with_fewer_products
+
 # Past this many pixels fp32 sums lose what the fast statistics below leave unguarded.
 _FAST_PIXELS = 2**20
 
@@ -115,6 +117,8 @@ def for_cpu(network: nn.Module, dtype: torch.dtype) -> nn.Module:
             if type(child) is nn.InstanceNorm2d and not child.track_running_stats:
                 setattr(module, name, _fast(child))
     norms = any(isinstance(module, nn.InstanceNorm2d) for module in network.modules())
+    if dtype == torch.float32:
+        with_fewer_products(network)
     layout = torch.contiguous_format if norms and dtype == torch.float32 else torch.channels_last
     return network.to(dtype=dtype, memory_format=layout)
 

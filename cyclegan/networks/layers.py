@@ -231,3 +231,20 @@ def clamp(x: Tensor) -> Tensor:
     stays a stain, whatever the discriminator says. Here a gradient that leads back in passes.
     """
     return _Clamp.apply(x)
+
+
+def is_plain(convolution: nn.Conv2d, padding: int, kernel: tuple[int, ...] = (3, 3)) -> bool:
+    """Stride 1, one group, zeros around, and a weight of its own."""
+    wanted = (kernel, (1, 1), (padding, padding), (1, 1), 1, "zeros")
+    found = (convolution.kernel_size, convolution.stride, convolution.padding, convolution.dilation)
+    # A parametrized weight, as of spectral normalization, has to go through its own layer.
+    return (*found, convolution.groups, convolution.padding_mode) == wanted and "weight" in (
+        convolution._parameters
+    )
+
+
+def taking_over(layer: nn.Module, former: nn.Module) -> nn.Module:
+    """The new layer with the very parameters and the mode of the former one."""
+    for name, parameter in former._parameters.items():
+        layer.register_parameter(name, parameter)
+    return layer.train(former.training)

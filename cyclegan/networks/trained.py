@@ -6,8 +6,8 @@ from torch import Tensor, nn
 
 from cyclegan.networks.deployed import cpu_has_amx
 from cyclegan.networks.few_outputs import FewOutputsConv2d
-from cyclegan.networks.layers import ReflectionPad
-from cyclegan.networks.winograd import WinogradConv2d, saves_time
+from cyclegan.networks.layers import ReflectionPad, is_plain, taking_over
+from cyclegan.networks.winograd import with_fewer_products
 
 
 def for_training(network: nn.Module, device: torch.device, precision: str = "no") -> nn.Module:
@@ -27,34 +27,24 @@ def for_training(network: nn.Module, device: torch.device, precision: str = "no"
     on_cpu = device.type == "cpu"
     channels_last = not norms or (on_cpu and precision == "bf16" and cpu_has_amx())
     if on_cpu:
-        _replace_layers(network, InstanceNormByImage if channels_last else InstanceNorm, precision == "no")
+        _replace_layers(network, InstanceNormByImage if channels_last else InstanceNorm)
+        if precision == "no":
+            with_fewer_products(network)
     return network.to(memory_format=torch.channels_last) if channels_last else network
 
 
-def _replace_layers(network: nn.Module, norm: type["InstanceNorm"], fewer_products: bool) -> None:
+def _replace_layers(network: nn.Module, norm: type["InstanceNorm"]) -> None:
     for module in list(network.modules()):
         if isinstance(module, nn.Sequential):
             _merge_enlargements(module)
         for name, child in module.named_children():
             if type(child) is nn.InstanceNorm2d and not child.track_running_stats:
-                setattr(module, name, _taking_over(norm(child.num_features, child.eps), child))
+                setattr(module, name, taking_over(norm(child.num_features, child.eps), child))
             elif _makes_few_channels(child):
                 layer = FewOutputsConv2d(
                     child.in_channels, child.out_channels, child.kernel_size, device="meta"
                 )
-                setattr(module, name, _taking_over(layer, child))
-            elif fewer_products and _has_many_products(child):
-                layer = WinogradConv2d(
-                    child.in_channels, child.out_channels, child.kernel_size, 1, child.padding, device="meta"
-                )
-                setattr(module, name, _taking_over(layer, child))
-
-
-def _taking_over(layer: nn.Module, former: nn.Module) -> nn.Module:
-    """The new layer with the very parameters and the mode of the former one."""
-    for name, parameter in former._parameters.items():
-        layer.register_parameter(name, parameter)
-    return layer.train(former.training)
+                setattr(module, name, taking_over(layer, child))
 
 
 class InstanceNorm(nn.InstanceNorm2d):
@@ -121,33 +111,15 @@ def _merge_enlargements(layers: nn.Sequential) -> None:
         mirrors = isinstance(layers[i + 1], ReflectionPad) and layers[i + 1].width == 1
         at = i + 2 if mirrors else i + 1
         convolution = layers[at] if at < len(layers) and layers[i].scale_factor == 2 else None
-        if type(convolution) is nn.Conv2d and _is_plain(convolution, padding=0 if mirrors else 1):
+        if type(convolution) is nn.Conv2d and is_plain(convolution, padding=0 if mirrors else 1):
             merged = EnlargingConv2d(convolution.in_channels, convolution.out_channels, mirrors)
-            layers[at] = _taking_over(merged, convolution)
+            layers[at] = taking_over(merged, convolution)
             for passed in range(i, at):
                 layers[passed] = nn.Identity()
-
-
-def _is_plain(convolution: nn.Conv2d, padding: int, kernel: tuple[int, ...] = (3, 3)) -> bool:
-    wanted = (kernel, (1, 1), (padding, padding), (1, 1), 1, "zeros")
-    found = (convolution.kernel_size, convolution.stride, convolution.padding, convolution.dilation)
-    # A parametrized weight, as of spectral normalization, has to go through its own layer.
-    return (*found, convolution.groups, convolution.padding_mode) == wanted and "weight" in (
-        convolution._parameters
-    )
-
-
-def _has_many_products(layer: nn.Module) -> bool:
-    """A plain convolution of 2x2 to 4x4 taps that large maps would get through sooner by Winograd's."""
-    if type(layer) is not nn.Conv2d or layer.kernel_size[0] not in (2, 3, 4):
-        return False
-    taps, padding = layer.kernel_size[0], layer.padding[0]
-    large = (1, layer.in_channels, 256, 256)
-    return _is_plain(layer, padding, (taps, taps)) and saves_time(large, layer.weight.shape, padding)
 
 
 def _makes_few_channels(layer: nn.Module) -> bool:
     """At least three rows, fewer channels than would fill a register, and many that they are made of."""
     if type(layer) is not nn.Conv2d or layer.out_channels > 4 or layer.in_channels < 16:
         return False
-    return min(layer.kernel_size) >= 3 and _is_plain(layer, 0, layer.kernel_size)
+    return min(layer.kernel_size) >= 3 and is_plain(layer, 0, layer.kernel_size)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from cyclegan.errors import BadInput
+from cyclegan.networks.winograd import WinogradConv2d
 
 CONVOLUTIONS_PER_BLOCK = (2, 2, 4, 4, 4)
 WIDTHS = (64, 128, 256, 512, 512)
@@ -33,7 +34,7 @@ class VGG19(nn.Module):
         inputs = 3
         for block, (count, width) in enumerate(zip(CONVOLUTIONS_PER_BLOCK, WIDTHS, strict=True), 1):
             for number in range(1, count + 1):
-                self.convolutions[f"{block}_{number}"] = nn.Conv2d(inputs, width, 3, padding=1)
+                self.convolutions[f"{block}_{number}"] = WinogradConv2d(inputs, width, 3, padding=1)
                 inputs = width
         self.register_buffer("mean", torch.tensor(_MEAN_RGB).view(1, 3, 1, 1))
 
