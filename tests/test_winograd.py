@@ -89,6 +89,8 @@ def test_small_maps_few_channels_and_other_formats_go_the_plain_way(monkeypatch)
         assert layer(torch.zeros(shape)).shape == (1, outputs, *shape[2:])
     layer = WinogradConv2d(256, 256, 3, padding=1)
     x = torch.zeros(1, 256, 32, 32)
+    compiled = torch.compile(layer, backend="eager")
+    assert compiled(x).shape == x.shape
     with torch.autocast("cpu", torch.bfloat16):
         assert layer(x).dtype == torch.bfloat16
     assert layer.bfloat16()(x.bfloat16()).dtype == torch.bfloat16

@@ -36,7 +36,7 @@ _LARGEST_KEPT = 2**25
 class WinogradConv2d(nn.Conv2d):
     """nn.Conv2d of stride 1 with 3x3 or 4x4 taps and zero padding.
 
-    Other devices and formats, small maps and few channels go the plain way.
+    Other devices and formats, small maps, few channels and what torch.compile compiles go the plain way.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -67,8 +67,9 @@ def _gains(layer: nn.Module) -> bool:
 
 
 def _fits(x: Tensor) -> bool:
-    on_cpu = x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
-    return on_cpu and x.dim() == 4 and x.dtype in (torch.float32, torch.float64)
+    if x.device.type != "cpu" or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling():
+        return False
+    return x.dim() == 4 and x.dtype in (torch.float32, torch.float64)
 
 
 def saves_time(inputs: tuple[int, ...], weight: tuple[int, ...], padding: int) -> bool:
