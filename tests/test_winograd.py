@@ -112,3 +112,20 @@ def test_a_network_trained_at_fp32_has_it_where_there_are_many_channels():
     trained = for_training(copy.deepcopy(plain), torch.device("cpu")).double()
     x = torch.randn(1, 256, 48, 48, dtype=torch.float64)
     torch.testing.assert_close(trained(x), plain.double()(x), atol=1e-10, rtol=1e-8)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_result_is_the_same_bits_whatever_was_computed_before(dtype, always):
+    """Resuming is exact; memory is shared from call to call, also between translating and training."""
+
+    def both_ways(layer, x):
+        y = layer(x)
+        return [y.detach(), *torch.autograd.grad(y.square().sum(), (x, *layer.parameters()))]
+
+    torch.manual_seed(0)
+    layer, x = WinogradConv2d(8, 12, 3, padding=1, dtype=dtype), torch.randn(2, 8, 17, 9, dtype=dtype)
+    first = both_ways(layer, x.requires_grad_())
+    with torch.inference_mode():
+        WinogradConv2d(24, 20, 4, dtype=dtype)(torch.full((1, 24, 30, 31), torch.nan, dtype=dtype))
+    both_ways(WinogradConv2d(20, 24, 4, dtype=dtype), torch.rand(3, 20, 40, 21, dtype=dtype).requires_grad_())
+    assert all(torch.equal(one, other) for one, other in zip(first, both_ways(layer, x), strict=True))
