@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 from translate import make_photographs
 
+from cyclegan.allocation import keep_freed_memory
 from cyclegan.config import TrainSettings
 from cyclegan.datasets.domain import open_domain
 from cyclegan.datasets.unpaired import PositionSampler, UnpairedImages, loader, on_device, open_stores
@@ -151,6 +152,7 @@ def main(
         steps: of the recipe; 0: do not measure the waiting
         json: end with one line of JSON
     """
+    keep_freed_memory()  # as `cyclegan train` does; both sides have it
     rows, wait = [], None
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)

@@ -440,7 +440,7 @@ def test_a_sample_is_the_same_whoever_makes_it(tiny, workers):
     batches = iter(loader(data, PositionSampler(4, 8, 0, 1), workers, pin=False))
     batch = next(batches), next(batches)
     for offset, found in zip((8, 12), batch, strict=True):
-        assert found["real_a"].dtype == torch.uint8
+        assert found["images"].dtype == torch.uint8
         found = on_device(found, torch.device("cpu"))
         for i in range(4):
             alone = data[offset + i]
@@ -491,8 +491,8 @@ def test_one_deep_image_makes_the_batch_deep():
     images = [np.full((16, 16, 3), 100, np.uint8), np.full((16, 16, 3), 25700, np.uint16)]
     data = UnpairedImages(*(ImageStore([None] * 2, images) for _ in "AB"), settings)
     batch = next(iter(loader(data, PositionSampler(2, 0, 0, 1), 0, pin=False)))
-    assert batch["real_a"].dtype == torch.float32 and batch["position"].tolist() == [0, 1]
-    torch.testing.assert_close(batch["real_a"], torch.full((2, 3, 16, 16), 100 / 255 * 2 - 1))
+    assert batch["images"].dtype == torch.float32 and batch["position"].tolist() == [0, 1]
+    torch.testing.assert_close(batch["images"], torch.full((4, 3, 16, 16), 100 / 255 * 2 - 1))
 
 
 def test_deep_images_keep_their_depth_through_augmentation():

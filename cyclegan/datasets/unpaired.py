@@ -50,12 +50,12 @@ class UnpairedImages(Dataset):
         }
 
     def __getitems__(self, positions: Sequence[int]) -> dict[str, Tensor]:
-        """A batch at once, for DataLoader: (N, C, size, size), as uint8 where the files are 8 bits deep."""
-        sides = {
-            f"real_{side.lower()}": _batch([self._pixels(side, position) for position in positions])
-            for side in "AB"
-        }
-        return {**sides, "position": torch.tensor(positions)}
+        """A batch at once, for DataLoader: ``images`` (2 N, C, size, size), those of A before those of B.
+
+        They are uint8 where all files are 8 bits deep.
+        """
+        images = _batch([self._pixels(side, position) for side in "AB" for position in positions])
+        return {"images": images, "position": torch.tensor(positions)}
 
     def __getstate__(self) -> dict:
         # A cache of a bound method cannot travel to a spawned loader process.
@@ -78,9 +78,15 @@ def _batch(images: Sequence[np.ndarray]) -> Tensor:
 
 
 def on_device(batch: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-    """A loader's batch where it is needed; uint8 images become float32 in [-1, 1] there and not before."""
-    moved = {key: value.to(device, non_blocking=True) for key, value in batch.items()}
-    return {key: _scaled(value) if value.dtype == torch.uint8 else value for key, value in moved.items()}
+    """A loader's batch where it is needed: ``real_a``, ``real_b`` (N, C, H, W) in [-1, 1], ``position`` (N,).
+
+    uint8 images become float32 there and not before.
+    """
+    images, position = (batch[key].to(device, non_blocking=True) for key in ("images", "position"))
+    if images.dtype == torch.uint8:
+        images = _scaled(images)
+    real_a, real_b = images.chunk(2)
+    return {"real_a": real_a, "real_b": real_b, "position": position}
 
 
 def _scaled(pixels: Tensor) -> Tensor:
@@ -140,9 +146,8 @@ def loader(
     pin: bool,
     begin_worker: Callable[[int], None] | None = None,
 ) -> DataLoader:
-    """Batches of this process, on the CPU: ``real_a``, ``real_b`` (N, C, H, W) and ``position`` (N,).
+    """Batches of this process, on the CPU, for ``on_device``: ``images`` (2 N, C, H, W), ``position`` (N,).
 
-    Images of 8 bits come as uint8, for ``on_device`` to scale.
     ``begin_worker`` is called first in each of the loading processes.
     """
     return DataLoader(
