@@ -6,7 +6,7 @@ import gc
 # Numbers of mallopt(3) in glibc's malloc.h.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _HEAPS = -1, -3, -8
 _NEVER = 2**31 - 1
-_LARGEST_THRESHOLD = 2**25  # what is larger is mapped by itself, and so can be had after a failure
+LARGEST_THRESHOLD = 2**25  # what is larger is mapped by itself, and so can be had after a failure
 
 
 def keep_freed_memory() -> bool:
@@ -20,7 +20,7 @@ def keep_freed_memory() -> bool:
     Returns:
         Whether the C library did so; others than glibc have other ways, and are left alone.
     """
-    return _told("mallopt", _MMAP_THRESHOLD, _LARGEST_THRESHOLD) and _told("mallopt", _TRIM_THRESHOLD, _NEVER)
+    return _told("mallopt", _MMAP_THRESHOLD, LARGEST_THRESHOLD) and _told("mallopt", _TRIM_THRESHOLD, _NEVER)
 
 
 def share_heaps() -> bool:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cyclegan.networks.layers import replace_layers
 from cyclegan.networks.winograd import with_fewer_products
 
 # Past this many pixels fp32 sums lose what the fast statistics below leave unguarded.
@@ -113,10 +114,7 @@ def for_cpu(network: nn.Module, dtype: torch.dtype) -> nn.Module:
         network: in evaluation mode.
         dtype: of its weights and of the images that it takes.
     """
-    for module in list(network.modules()):
-        for name, child in module.named_children():
-            if type(child) is nn.InstanceNorm2d and not child.track_running_stats:
-                setattr(module, name, _fast(child))
+    replace_layers(network, _fast)
     norms = any(isinstance(module, nn.InstanceNorm2d) for module in network.modules())
     if dtype == torch.float32:
         with_fewer_products(network)
@@ -124,7 +122,7 @@ def for_cpu(network: nn.Module, dtype: torch.dtype) -> nn.Module:
     return network.to(dtype=dtype, memory_format=layout)
 
 
-def _fast(norm: nn.InstanceNorm2d) -> FastInstanceNorm:
-    fast = FastInstanceNorm(norm.num_features, norm.eps, affine=norm.affine)
-    fast.load_state_dict(norm.state_dict())
-    return fast.train(norm.training)
+def _fast(layer: nn.Module) -> nn.Module | None:
+    if type(layer) is nn.InstanceNorm2d and not layer.track_running_stats:
+        return FastInstanceNorm(layer.num_features, layer.eps)
+    return None

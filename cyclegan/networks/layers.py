@@ -243,6 +243,15 @@ def is_plain(convolution: nn.Conv2d, padding: int, kernel: tuple[int, ...] = (3,
     )
 
 
+def replace_layers(network: nn.Module, equal: Callable[[nn.Module], nn.Module | None]) -> None:
+    """Put what ``equal`` makes for a layer into its place, or leave it where that is None; in place."""
+    for module in list(network.modules()):
+        for name, child in module.named_children():
+            layer = equal(child)
+            if layer is not None:
+                setattr(module, name, taking_over(layer, child))
+
+
 def taking_over(layer: nn.Module, former: nn.Module) -> nn.Module:
     """The new layer with the very parameters and the mode of the former one."""
     for name, parameter in former._parameters.items():

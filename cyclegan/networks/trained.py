@@ -1,12 +1,14 @@
 """A network made fast to train: the same function and the same weights' names, other arithmetic."""
 
+import functools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cyclegan.networks.deployed import cpu_has_amx
 from cyclegan.networks.few_outputs import FewOutputsConv2d
-from cyclegan.networks.layers import ReflectionPad, is_plain, taking_over
+from cyclegan.networks.layers import ReflectionPad, is_plain, replace_layers, taking_over
 from cyclegan.networks.winograd import with_fewer_products
 
 
@@ -29,24 +31,22 @@ def for_training(network: nn.Module, device: torch.device, precision: str = "no"
     on_cpu = device.type == "cpu"
     channels_last = not norms or (on_cpu and precision == "bf16" and cpu_has_amx())
     if on_cpu:
-        _replace_layers(network, InstanceNormByImage if channels_last else InstanceNorm)
+        for module in list(network.modules()):
+            if isinstance(module, nn.Sequential):
+                _merge_enlargements(module)
+        norm = InstanceNormByImage if channels_last else InstanceNorm
+        replace_layers(network, functools.partial(_equal_layer, norm=norm))
         if precision == "no":
             with_fewer_products(network)
     return network.to(memory_format=torch.channels_last) if channels_last else network
 
 
-def _replace_layers(network: nn.Module, norm: type["InstanceNorm"]) -> None:
-    for module in list(network.modules()):
-        if isinstance(module, nn.Sequential):
-            _merge_enlargements(module)
-        for name, child in module.named_children():
-            if type(child) is nn.InstanceNorm2d and not child.track_running_stats:
-                setattr(module, name, taking_over(norm(child.num_features, child.eps), child))
-            elif _makes_few_channels(child):
-                layer = FewOutputsConv2d(
-                    child.in_channels, child.out_channels, child.kernel_size, device="meta"
-                )
-                setattr(module, name, taking_over(layer, child))
+def _equal_layer(layer: nn.Module, norm: type["InstanceNorm"]) -> nn.Module | None:
+    if type(layer) is nn.InstanceNorm2d and not layer.track_running_stats:
+        return norm(layer.num_features, layer.eps)
+    if _makes_few_channels(layer):
+        return FewOutputsConv2d(layer.in_channels, layer.out_channels, layer.kernel_size, device="meta")
+    return None
 
 
 class InstanceNorm(nn.InstanceNorm2d):

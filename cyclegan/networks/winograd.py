@@ -22,15 +22,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cyclegan.networks.layers import is_plain, taking_over
+from cyclegan.allocation import LARGEST_THRESHOLD
+from cyclegan.networks.layers import is_plain, replace_layers
 
 _SIDE = 6
 _SQUARE = _SIDE**2
 _POINTS = np.array([0.0, 1.0, -1.0, 0.5, -2.0])
 # Of a piece's transformed inputs or outputs: with the weights they are to stay in a cache.
 _PIECE_BYTES = 5 * 2**20
-# As glibc in a training: what is larger is mapped by itself and leaves no hole.
-_LARGEST_KEPT = 2**25
 
 
 class WinogradConv2d(nn.Conv2d):
@@ -46,24 +45,19 @@ class WinogradConv2d(nn.Conv2d):
         return super().forward(x)
 
 
-def with_fewer_products(network: nn.Module) -> nn.Module:
+def with_fewer_products(network: nn.Module) -> None:
     """Replace the convolutions that large maps get through sooner so; ``network`` is changed in place."""
-    for module in list(network.modules()):
-        for name, child in module.named_children():
-            if _gains(child):
-                layer = WinogradConv2d(
-                    child.in_channels, child.out_channels, child.kernel_size, 1, child.padding, device="meta"
-                )
-                setattr(module, name, taking_over(layer, child))
-    return network
+    replace_layers(network, _with_fewer_products)
 
 
-def _gains(layer: nn.Module) -> bool:
+def _with_fewer_products(layer: nn.Module) -> nn.Module | None:
     if type(layer) is not nn.Conv2d or layer.kernel_size[0] not in (3, 4):
-        return False
+        return None
     taps, padding = layer.kernel_size[0], layer.padding[0]
     large = (1, layer.in_channels, 256, 256)
-    return is_plain(layer, padding, (taps, taps)) and saves_time(large, layer.weight.shape, padding)
+    if not is_plain(layer, padding, (taps, taps)) or not saves_time(large, layer.weight.shape, padding):
+        return None
+    return WinogradConv2d(layer.in_channels, layer.out_channels, taps, 1, padding, device="meta")
 
 
 def _fits(x: Tensor) -> bool:
@@ -144,20 +138,23 @@ class _Piece:
         return self.rows.start * self.tiles.step
 
     @property
+    def shape(self) -> tuple[int, int, int]:
+        """Images, and rows and columns of tiles of each."""
+        images, rows = (part.stop - part.start for part in (self.images, self.rows))
+        return images, rows, self.tiles.columns
+
+    @property
     def count(self) -> int:
-        return (
-            (self.images.stop - self.images.start) * (self.rows.stop - self.rows.start) * self.tiles.columns
-        )
+        return math.prod(self.shape)
 
-    def empty(self, name: str, like: Tensor, channels: int, border: int) -> Tensor:
+    def empty(self, like: Tensor, channels: int, border: int) -> Tensor:
         """Scratch memory for all pixels of the piece's tiles, with ``border`` of their neighbours."""
-        tiles, rows = self.tiles, self.rows.stop - self.rows.start
-        size = (rows * tiles.step + border, tiles.columns * tiles.step + border)
-        return _scratch(name, (self.images.stop - self.images.start, *size, channels), like)
+        images, *tiles = self.shape
+        return _scratch("pixels", (images, *(n * self.tiles.step + border for n in tiles), channels), like)
 
-    def cut(self, name: str, x: Tensor, border: int, padding: int) -> Tensor:
+    def cut(self, x: Tensor, border: int, padding: int) -> Tensor:
         """The pixels of (N, C, H, W) that the piece's tiles see, with zeros where there are none."""
-        pixels = self.empty(name, x, x.shape[1], border)
+        pixels = self.empty(x, x.shape[1], border)
         inside, theirs = self.overlap(pixels, x, padding)
         if inside.shape != pixels.shape:
             pixels.zero_()
@@ -177,7 +174,7 @@ class _Piece:
         """The tiles' pixels by their place, (side, side, images, rows, columns, C), a view."""
         step, (image, row, column, channel) = self.tiles.step, pixels.stride()
         return pixels.as_strided(
-            (side, side, len(pixels), self.rows.stop - self.rows.start, self.tiles.columns, pixels.shape[3]),
+            (side, side, *self.shape, pixels.shape[3]),
             (row, column, image, step * row, step * column, channel),
         )
 
@@ -201,7 +198,7 @@ class _Scratch(threading.local):
     def __call__(self, name: str, shape: tuple[int, ...], like: Tensor) -> Tensor:
         """Contiguous, of any content, until the same name is asked for again."""
         count, key = math.prod(shape), (name, like.dtype)
-        if count * like.itemsize > _LARGEST_KEPT:
+        if count * like.itemsize > LARGEST_THRESHOLD:  # mapped by itself, it leaves no hole
             return like.new_empty(shape)
         if key not in self.held or self.held[key].numel() < count:
             with torch.inference_mode(False):  # else it could not be written to in a training
@@ -232,13 +229,13 @@ class _WinogradConvolution(torch.autograd.Function):
         layout = torch.channels_last if last else torch.contiguous_format
         made = torch.empty(size, dtype=x.dtype, memory_format=layout)
         for piece in tiles.pieces(max(weight.shape[:2]), x.itemsize):
-            pixels = piece.cut("pixels", x, tiles.taps - 1, padding)
+            pixels = piece.cut(x, tiles.taps - 1, padding)
             seen = piece.transformed(there, pixels, _SIDE, "seen")
             products = _scratch("products", (_SQUARE, piece.count, len(weight)), x)
             torch.bmm(seen, by_point, out=products)
             if bias is not None:
                 products[_SIDE + 1] += bias  # A has a column of ones there: it goes to all outputs of a tile
-            outputs = piece.empty("pixels", x, len(weight), 0)
+            outputs = piece.empty(x, len(weight), 0)
             places = piece.windows(outputs, tiles.step)
             places.copy_(_product(back, products, _SQUARE, "seen").view(places.shape))
             inside, there_in_made = piece.overlap(outputs, made, 0)
@@ -271,17 +268,17 @@ def _gradients(
     by_point = _weights_by_point(weight) if wanted[0] else None
     of_points = _scratch("of points", (_SQUARE, outputs, inputs), x) if wanted[1] else None
     for number, piece in enumerate(tiles.pieces(max(outputs, inputs), x.itemsize)):
-        toward = piece.cut("pixels", gradient, 0, 0)
+        toward = piece.cut(gradient, 0, 0)
         of_products = piece.transformed(back.t(), toward, tiles.step, "products")
         if of_points is not None:
-            pixels = piece.cut("pixels", x, tiles.taps - 1, padding)
+            pixels = piece.cut(x, tiles.taps - 1, padding)
             seen = piece.transformed(there, pixels, _SIDE, "seen")
             # At first there is nothing yet to be added to.
             of_points.baddbmm_(of_products.transpose(1, 2), seen, beta=min(number, 1))
         if of_x is not None:
             of_seen = _scratch("seen", (_SQUARE, piece.count, inputs), x)
             torch.bmm(of_products, by_point, out=of_seen)
-            of_pixels = piece.empty("pixels", x, inputs, tiles.taps - 1).zero_()
+            of_pixels = piece.empty(x, inputs, tiles.taps - 1).zero_()
             places = piece.windows(of_pixels, _SIDE)
             shares = _product(there.t(), of_seen, _SQUARE, "by place").view(places.shape)
             # Tiles overlap in what is past a step; each of these four parts of them does not.
