@@ -52,7 +52,9 @@ class Augment:
 
     def __call__(self, pixels: np.ndarray, side: str, position: int) -> np.ndarray:
         """(H, W, C) stored pixels to (size, size, C): uint8 as it came, deeper images as float in [0, 1]."""
-        pixels = self._cropped(pixels, side, position)
+        planes = np.empty((pixels.shape[2], self.size, self.size), pixels.dtype)
+        self.crop(pixels, side, position, planes)
+        pixels = planes.transpose(1, 2, 0)
         if pixels.dtype == np.uint16:  # albumentations knows uint8 and float32 alone
             pixels = pixels.astype(np.float32) / 65535
         if self.transforms is None:
@@ -61,18 +63,21 @@ class Augment:
         self.transforms.set_random_seed(chance.seed_for(self.seed, f"augment {side}", position) % 2**32)
         return self.transforms(image=pixels)["image"]
 
-    def _cropped(self, pixels: np.ndarray, side: str, position: int) -> np.ndarray:
-        """The crop, mirrored or not; by hand, for the library takes ten times as long to decide on it."""
+    def crop(self, pixels: np.ndarray, side: str, position: int, planes: np.ndarray) -> None:
+        """Write the crop, mirrored or not, to ``planes`` (C, size, size), as the store has them.
+
+        By hand, for the library takes ten times as long to decide on it.
+        """
         height, width = pixels.shape[:2]
         top, left, mirror = chance.below(
             self.seed, f"crop {side}", position, height - self.size + 1, width - self.size + 1, 2
         )
-        crop = pixels[top : top + self.size, left : left + self.size]
+        crop = pixels.transpose(2, 0, 1)[:, top : top + self.size, left : left + self.size]
         if not (mirror and self.flip):
-            return crop
-        # All planes, as the store has them, as one picture below the other.
-        planes = np.ascontiguousarray(crop.transpose(2, 0, 1))
-        return cv2.flip(planes.reshape(-1, self.size), 1).reshape(planes.shape).transpose(1, 2, 0)
+            planes[...] = crop
+            return
+        for plane, target in zip(crop, planes, strict=True):
+            cv2.flip(plane, 1, target)
 
 
 def _by_names(transforms: Sequence[Mapping[str, Any]]) -> Any:
