@@ -184,6 +184,29 @@ def test_with_amx_gradients_have_gradients_and_one_pixel_has_no_norm():
         norm(torch.ones(1, 3, 1, 1).contiguous(memory_format=torch.channels_last))
 
 
+@pytest.mark.parametrize("affine", [False, True])
+def test_compiled_with_amx_instance_norm_is_the_same_function(affine):
+    """From what a compiler merges; batch norm it would leave as it is."""
+    torch.manual_seed(0)
+    norm = InstanceNormByImage(3, affine=affine, dtype=torch.float64)
+    for parameter in norm.parameters():
+        torch.nn.init.normal_(parameter)
+    plain = torch.nn.InstanceNorm2d(3, affine=affine, dtype=torch.float64)
+    plain.load_state_dict(norm.state_dict())
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(str(graph.graph))
+        return graph.forward
+
+    norm.compile(backend=backend, fullgraph=True)
+    shape = (2, 3, 4, 5)
+    x = torch.rand(shape, dtype=torch.float64).contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(norm(x), plain(x))
+    assert "var_mean" in graphs[0] and "batch_norm" not in graphs[0]
+    assert norm(x.bfloat16()).dtype == torch.bfloat16
+
+
 def test_other_devices_keep_their_layers():
     for norm, layout in (("instance", torch.contiguous_format), ("batch", torch.channels_last)):
         arguments = {"filters": 4, "blocks": 1, "upsample": "resize", "norm": norm}
