@@ -50,6 +50,15 @@ def test_two_processes_at_batch_1_compute_the_gradients_of_one_at_batch_2(tmp_pa
             torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=0)
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="Linux tells of threads there")
+def test_no_thread_outlives_a_training(tiny, here):
+    """One that did could abort the process on its way out; it happened once in a hundred times."""
+    (here / "mine.yaml").write_text(to_yaml(tiny(batch_size=2, steps=2, run_dir=here / "run")))
+    (here / "left").mkdir()
+    torchrun(2, str(SCRIPT.with_name("threads_left.py")), "mine.yaml", "left", cwd=here)
+    assert {path.name: path.read_text() for path in (here / "left").iterdir()} == {"0": "", "1": ""}
+
+
 @pytest.mark.slow
 def test_a_run_on_two_processes_goes_on_on_one(tiny, here):
     """Same global batches; the log counts over all processes; one process writes."""

@@ -7,6 +7,8 @@ the addresses of those that died there, and the group fails again and again. So 
 new name first, and keep everything under it.
 """
 
+import gc
+import importlib
 import os
 import time
 import uuid
@@ -30,6 +32,9 @@ def decided_by_main(accelerator: Accelerator, decide: Callable[[], T]) -> T:
 
 def join_group(timeout: timedelta) -> None:
     """Begin the process group, where torchrun's own store would serve it; else accelerate does it."""
+    # DistributedDataParallel imports it. If the group exists by then, it is in the defaults of its functions,
+    # and never ends (torch 2.14).
+    importlib.import_module("torch.distributed.nn.functional")
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
@@ -44,6 +49,15 @@ def join_group(timeout: timedelta) -> None:
     dist.init_process_group(
         backend, store=dist.PrefixStore(name, store), rank=rank, world_size=size, timeout=timeout
     )
+
+
+def end_threads() -> None:
+    """End the group's threads, once nobody has a network or an accelerator of a training any more.
+
+    gloo's lay down their last tensors on their own time. If Python has begun to leave by then, the process
+    is aborted: "terminate called without an active exception".
+    """
+    gc.collect()  # DistributedDataParallel is in cycles, and has the group
 
 
 def _agree(store: dist.Store, rank: int, size: int, timeout: timedelta) -> str:

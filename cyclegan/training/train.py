@@ -4,6 +4,7 @@ from cyclegan.config import TrainSettings
 from cyclegan.errors import out_of_memory
 from cyclegan.training.batch_size import advice
 from cyclegan.training.claim import Claim
+from cyclegan.training.group import end_threads
 from cyclegan.training.loop import Trainer
 from cyclegan.training.outcome import Result, TrainingFailed, TrainingStopped
 from cyclegan.training.saving import disk_is_full
@@ -20,7 +21,10 @@ def train(settings: TrainSettings) -> Result:
         TrainingStopped: a signal asked for it.
     """
     with Claim() as claim:
-        return _train(settings, claim)
+        try:
+            return _train(settings, claim)
+        finally:
+            end_threads()
 
 
 def _train(settings: TrainSettings, claim: Claim) -> Result:
