@@ -1,10 +1,12 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and the lock on one."""
 
 import contextlib
+import fcntl
 import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 
 def replace_file(
@@ -47,3 +49,17 @@ def flush(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def try_lock(file: IO[str], how: int = fcntl.LOCK_EX) -> bool:
+    """Take the POSIX lock of an open file; False where another process holds it.
+
+    Raises:
+        OSError: some network file systems have no locks.
+    """
+    try:
+        # Not flock: a forked loader process would go on holding that when the trainer is killed.
+        fcntl.lockf(file, how | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):  # by POSIX either may be said of one that is held
+        return False
+    return True

@@ -1,5 +1,6 @@
 """Who may write into a run's folder, what must not be in its way, and pictures that are not those of before."""
 
+import fcntl
 import signal
 import subprocess
 import sys
@@ -104,7 +105,7 @@ def test_a_file_system_without_locks_costs_a_line(here, capsys, monkeypatch):
     def none(file, how):
         raise OSError(37, "No locks available")
 
-    monkeypatch.setattr(claim.fcntl, "lockf", none)
+    monkeypatch.setattr(fcntl, "lockf", none)
     with Claim() as held:
         held.take(here / "run")
     assert "run: cannot be locked (No locks available)" in capsys.readouterr().err

@@ -27,6 +27,7 @@ import psutil
 from cyclegan.app.limits import Limits, said_of, unpack
 from cyclegan.datasets.cards import datasets_root, list_cards
 from cyclegan.errors import BadInput, shown
+from cyclegan.files import try_lock
 from cyclegan.images import replace_file
 from cyclegan.recipes import project_files
 from cyclegan.reporting.report import is_run
@@ -301,14 +302,12 @@ def _holder(run: Path) -> int | None:
     path = run / LOCK
     try:
         with path.open() as file:
-            try:
-                fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except (BlockingIOError, PermissionError):
-                found = _HOLDER.match(file.read())
-                return int(found[1]) if found and found[2] == socket.gethostname() else None
+            if try_lock(file, fcntl.LOCK_SH):
+                return None
+            found = _HOLDER.match(file.read())
+            return int(found[1]) if found and found[2] == socket.gethostname() else None
     except OSError:
         return None
-    return None
 
 
 def _is_alive(pid: Any, began: Any) -> bool:

@@ -31,6 +31,7 @@ from cyclegan.datasets.duplicates import describe, duplicates
 from cyclegan.datasets.fetch import Unreachable, fetch_wheel, fetch_zip
 from cyclegan.datasets.making import make
 from cyclegan.errors import BadInput
+from cyclegan.files import try_lock
 from cyclegan.images import SUFFIXES, list_images, read_image
 
 ATTRIBUTION = "ATTRIBUTION.md"
@@ -68,11 +69,10 @@ def _alone(root: Path) -> Iterator[None]:
     root.mkdir(parents=True, exist_ok=True)
     with (root / ".lock").open("a") as file:
         try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):  # by POSIX either may be said of one that is held
-            print(f"{root}: another process prepares data; waiting for its end", file=sys.stderr)
-            fcntl.lockf(file, fcntl.LOCK_EX)
-        except OSError as error:  # some network file systems have no locks
+            if not try_lock(file):
+                print(f"{root}: another process prepares data; waiting for its end", file=sys.stderr)
+                fcntl.lockf(file, fcntl.LOCK_EX)
+        except OSError as error:
             print(f"{root}: cannot be locked ({error.strerror})", file=sys.stderr)
         yield
 

@@ -1,6 +1,5 @@
 """A run's folder before it is written to: one training at a time, and nothing in the way."""
 
-import fcntl
 import os
 import socket
 import sys
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import IO
 
 from cyclegan.errors import BadInput
+from cyclegan.files import try_lock
 from cyclegan.training.launch import is_of_this_launch
 
 LOCK = ".lock"
@@ -78,13 +78,10 @@ class Claim:
 
     def _locked(self, file: IO[str], folder: Path) -> bool:
         try:
-            # Not flock: a forked loader process would go on holding that when the trainer is killed.
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):  # by POSIX either may be said of one that is held
-            return False
-        except OSError as error:  # some network file systems have no locks
+            return try_lock(file)
+        except OSError as error:
             print(f"{folder}: cannot be locked ({error.strerror}); keep other trainings out", file=sys.stderr)
-        return True
+            return True
 
     def release(self) -> None:
         """The file stays: who removes it may remove the one that another has locked meanwhile."""
