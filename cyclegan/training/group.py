@@ -8,7 +8,6 @@ new name first, and keep everything under it.
 """
 
 import gc
-import importlib
 import os
 import time
 import uuid
@@ -18,6 +17,10 @@ from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+
+# DistributedDataParallel imports it. If the group exists by then, it is in the defaults of its functions, and
+# never ends (torch 2.14).
+import torch.distributed.nn.functional
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
@@ -32,9 +35,6 @@ def decided_by_main(accelerator: Accelerator, decide: Callable[[], T]) -> T:
 
 def join_group(timeout: timedelta) -> None:
     """Begin the process group, where torchrun's own store would serve it; else accelerate does it."""
-    # DistributedDataParallel imports it. If the group exists by then, it is in the defaults of its functions,
-    # and never ends (torch 2.14).
-    importlib.import_module("torch.distributed.nn.functional")
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
