@@ -69,7 +69,7 @@ def test_maps_keep_their_layout(layout, always):
 
 
 @pytest.mark.parametrize("taps", [3, 4])
-def test_at_fp32_it_rounds_to_a_few_millionths(taps):
+def test_at_fp32_it_rounds_little_more_than_a_plain_convolution(taps):
     """Measured 1.6e-6 to 2.1e-6 of the result's deviation; a plain convolution's 0.2e-6 to 0.9e-6."""
     torch.manual_seed(0)
     x, weight = torch.randn(1, 256, 48, 48), 0.02 * torch.randn(256, 256, taps, taps)
@@ -77,8 +77,10 @@ def test_at_fp32_it_rounds_to_a_few_millionths(taps):
     layer = WinogradConv2d(256, 256, taps, padding=1, bias=False)
     layer.weight.data = weight
     assert saves_time(x.shape, weight.shape, 1)
-    off = (layer(x) - exact).square().mean().sqrt()
-    assert 0 < off < 4e-6 * exact.std()
+    off, plain_off = ((y - exact).square().mean().sqrt() for y in (layer(x), F.conv2d(x, weight, padding=1)))
+    # 1.8 and 1.4 times were measured with AVX2; with AVX512, where a plain convolution rounds less, 9.4 and 7.2.
+    assert 0 < off < (12 if torch.backends.cpu.get_cpu_capability() == "AVX512" else 2.5) * plain_off
+    assert off < 3e-6 * exact.std()
 
 
 def test_small_maps_few_channels_and_other_formats_go_the_plain_way(monkeypatch):
