@@ -264,6 +264,11 @@ class SpeedSettings(Frozen):
     compile: bool = Field(
         False, description="torch.compile the networks; the first steps take minutes, and a C++ compiler"
     )
+    cuda_graphs: bool = Field(
+        False,
+        description="with speed.compile on a CUDA GPU: record the networks' kernels once and start them "
+        "together, for less waiting between small ones; takes more memory",
+    )
     tf32: bool = Field(True, description="on CUDA GPUs multiply fp32 in TF32, which keeps 10 bits")
 
 
@@ -390,6 +395,10 @@ class TrainSettings(Frozen):
             self.speed.recompute and self.method != "cyclegan",
             f"speed.recompute and method {self.method!r} clash: features inside the generator are part of "
             "its loss, and must be kept",
+        )
+        yield (
+            self.speed.cuda_graphs and not self.speed.compile,
+            "speed.cuda_graphs records what is compiled; set speed.compile too",
         )
         losses = self.losses
         yield (

@@ -8,13 +8,14 @@ from accelerate import Accelerator
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from cyclegan.config import TrainSettings
+from cyclegan.config import SpeedSettings, TrainSettings
+from cyclegan.errors import BadInput
 from cyclegan.training.checkpoint import Progress, save_checkpoint
 from cyclegan.training.ema import update_average
 from cyclegan.training.meter import Meter
 from cyclegan.training.precision import allow_tf32
 from cyclegan.training.state import restore, state_of
-from cyclegan.training.step import TrainingStep
+from cyclegan.training.step import TrainingStep, compile_networks
 
 
 def step_with(norm="batch", **changes):
@@ -119,13 +120,40 @@ def test_tf32_is_a_setting():
 def test_compiled_networks_take_the_same_step(monkeypatch):
     """With dynamo and autograd's graphs, but without the minutes that the C++ compiler takes."""
     compiles = nn.Module.compile
-    monkeypatch.setattr(nn.Module, "compile", lambda self: compiles(self, backend="aot_eager"))
+    monkeypatch.setattr(nn.Module, "compile", lambda self, mode: compiles(self, backend="aot_eager"))
     plain, compiled = step_with(), step_with(speed={"compile": True})
     expected, found = plain([batch()], 1.0), compiled([batch()], 1.0)
     for name, loss in expected.items():
         torch.testing.assert_close(found[name], loss, atol=1e-4, rtol=1e-3)
     assert list(state(compiled)) == list(state(plain))
     copy.deepcopy(compiled.networks["G_AB"]).eval()(batch()["real_a"])
+
+
+def test_cuda_graphs_are_recorded_step_by_step(monkeypatch):
+    """What a CPU can show: what torch is asked for, and that each step is a round of its own.
+
+    No GPU has replayed them. That the pool keeps fakes of its own is tested beside it.
+    """
+    modes, rounds = [], []
+    monkeypatch.setattr(nn.Module, "compile", lambda self, mode: modes.append(mode))
+    monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", lambda: rounds.append(len(rounds)))
+    network = nn.Conv2d(3, 3, 1)
+    compile_networks([network, network], SpeedSettings(compile=True, cuda_graphs=True), torch.device("cuda"))
+    assert modes == ["reduce-overhead"] * 2
+    step = step_with(speed={"compile": True})
+    step.settings = step.settings.model_copy(update={"speed": SpeedSettings(compile=True, cuda_graphs=True)})
+    for number in range(2):
+        step([batch(number)], 1.0)
+    assert rounds == [0, 1]
+
+
+def test_cuda_graphs_need_a_gpu_and_compiled_networks():
+    with pytest.raises(BadInput, match=r"speed\.cuda_graphs: needs a CUDA GPU, and the networks are on cpu"):
+        step_with(speed={"compile": True, "cuda_graphs": True})
+    with pytest.raises(
+        ValueError, match=r"speed\.cuda_graphs records what is compiled; set speed\.compile too"
+    ):
+        TrainSettings(speed={"cuda_graphs": True})
 
 
 def test_recomputed_completion_is_the_same():

@@ -240,6 +240,14 @@ def test_the_pool_depends_on_positions_not_on_batches():
     assert torch.equal(singles, batches)
 
 
+def test_the_pool_keeps_fakes_that_are_written_over():
+    """As a step's are by the next one with CUDA graphs."""
+    one, other = ImagePool(5, 0, "A"), ImagePool(5, 0, "A")
+    memory = image(0)
+    for i in range(40):
+        assert float(one.query(image(i), [i])) == float(other.query(memory.fill_(i), [i]))
+
+
 def test_no_pool():
     assert float(ImagePool(0, 0, "A").query(image(3), [0])) == 3
 

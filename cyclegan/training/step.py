@@ -10,7 +10,8 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from cyclegan import chance
-from cyclegan.config import TrainSettings
+from cyclegan.config import SpeedSettings, TrainSettings
+from cyclegan.errors import BadInput
 from cyclegan.networks.trained import for_training
 from cyclegan.training.cut import CutObjective
 from cyclegan.training.cycle import CycleObjective
@@ -47,9 +48,7 @@ class TrainingStep:
         size = getattr(self.networks["D_B"], "queue", 0)
         self.queues = {kind: FeatureQueue(size) for kind in self.kinds} if size else {}
         adam = settings.optimizer
-        if settings.speed.compile:
-            for network in self.networks.values():
-                network.compile()
+        compile_networks(self.networks.values(), settings.speed, accelerator.device)
         generators, discriminators = build_objectives(self.networks, settings)
         self.perceptual = generators.perceptual
         self.lr_G = adam.lr
@@ -90,6 +89,10 @@ class TrainingStep:
             Each loss by name, unweighted, averaged over this process' part of the batch. What was not
             finite, and so not applied, is in ``guard.wrong``.
         """
+        if self.settings.speed.cuda_graphs:
+            # One step is one round of the recorded kernels: the discriminators' pass needs the fakes of the
+            # generators', which a new round would write over. What outlives a step is cloned (``ImagePool``).
+            torch.compiler.cudagraph_mark_step_begin()
         self.guard.begin()
         for group in self.optimizer_G.param_groups:
             group["lr"] = self.lr_G * lr_factor
@@ -204,6 +207,24 @@ def placed_networks(settings: TrainSettings, accelerator: Accelerator) -> dict[s
     device, precision = accelerator.device, accelerator.mixed_precision
     networks = build_networks(settings)
     return {name: for_training(net.to(device), device, precision) for name, net in networks.items()}
+
+
+def compile_networks(networks: Iterable[nn.Module], speed: SpeedSettings, device: torch.device) -> None:
+    """As the settings ask for.
+
+    Raises:
+        BadInput: CUDA graphs on another device.
+    """
+    if speed.cuda_graphs and device.type != "cuda":
+        raise BadInput(
+            f"speed.cuda_graphs: needs a CUDA GPU, and the networks are on {device.type}; leave it out"
+        )
+    if not speed.compile:
+        return
+    # "reduce-overhead" is the name that torch has for CUDA graphs.
+    mode = "reduce-overhead" if speed.cuda_graphs else None
+    for network in networks:
+        network.compile(mode=mode)
 
 
 def make_optimizer(
