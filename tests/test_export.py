@@ -23,6 +23,7 @@ pytest.importorskip("onnxscript", reason="the extra export is not installed")
 NETWORKS = {
     "instance": {"filters": 4, "blocks": 1},
     "batch": {"filters": 4, "blocks": 1, "norm": "batch", "upsample": "resize", "residual": True},
+    "coarse": {"filters": 4, "blocks": 1, "residual": "coarse"},
 }
 
 

@@ -33,6 +33,7 @@ JUDGES = {
     "multiscale": ("multiscale", {"filters": 4, "layers": 2, "scales": 2, "spectral_norm": True}),
     "batch_statistics": ("batch_statistics", {"filters": 4, "layers": 2, "spectral_norm": True}),
     "projected": ("projected", {"filters": 4, "scales": 3}),
+    "projected, detail": ("projected", {"filters": 4, "scales": 2, "detail": 2.0}),
 }
 
 

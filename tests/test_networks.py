@@ -1,7 +1,9 @@
 """Networks against published numbers and plain arithmetic."""
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from cyclegan.errors import BadInput
 from cyclegan.networks import build
@@ -217,6 +219,17 @@ def test_a_residual_generator_begins_near_the_identity():
     far = build("generator", "resnet", {"filters": 4, "blocks": 0, "residual": True})
     torch.nn.init.constant_(far.layers[-1].bias, 9.0)
     assert float(far(images).detach().min()) == 1.0
+
+
+def test_a_coarse_residual_generator_begins_with_the_colours_alone():
+    images = torch.rand(2, 3, 32, 32) * 2 - 1
+    network = build("generator", "resnet", {"filters": 4, "blocks": 1, "residual": "coarse"})
+    torch.nn.init.zeros_(network.layers[-1].weight)
+    torch.nn.init.zeros_(network.layers[-1].bias)
+    for made, image in zip(network(images).detach(), images, strict=True):
+        means = Image.fromarray(((image.mean(dim=0) + 1) / 2).numpy()).reduce(4)
+        expected = np.asarray(means.resize((32, 32), Image.Resampling.BILINEAR)) * 2 - 1
+        np.testing.assert_allclose(made.mean(dim=0), expected, atol=1e-5)
 
 
 def test_a_stain_past_the_range_can_be_learned_away():

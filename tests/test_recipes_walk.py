@@ -21,7 +21,11 @@ DISCRIMINATORS["pixel"]["attention"] = 32
 LOSSES = {
     "lsgan": {},
     "vanilla, r1": {"adversarial": "vanilla", "lambda_r1": 1.0},
-    "hinge, augmented": {"adversarial": "hinge", "diff_augment": ("color", "translation", "cutout")},
+    "hinge, augmented, counterfeits": {
+        "adversarial": "hinge",
+        "diff_augment": ("color", "translation", "cutout"),
+        "lambda_edge_b": 0.5,
+    },
     "wgan-gp": {"adversarial": "wgan-gp"},
     "zero-centred": {"lambda_zero_centred": 1.0, "lambda_identity_a": 0, "diff_augment": ("cutout",)},
 }

@@ -7,12 +7,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
+from torchvision.transforms.functional import gaussian_blur
 
 from cyclegan.config import OptimizerSettings, TrainSettings
 from cyclegan.training.ema import update_average
 from cyclegan.training.image_pool import ImagePool
 from cyclegan.training.networks import build_networks
-from cyclegan.training.objectives import apply_to_both
+from cyclegan.training.objectives import apply_to_each
 from cyclegan.training.schedule import Length, lr_factor
 from cyclegan.training.step import TrainingStep
 
@@ -92,6 +93,38 @@ def test_gradients_are_the_papers(norm, name, formula):
     for network in NAMES:
         for key, gradient in gradients(step.networks[network]).items():
             torch.testing.assert_close(gradient, expected[network][key], atol=2e-6, rtol=1e-4)
+
+
+def test_counterfeits_are_judged_as_fakes():
+    """Blurred at the even position, with the other domain's detail at the odd one, by torchvision's blur."""
+    step = TrainingStep(settings(losses={"lambda_edge_b": 0.3}), Accelerator(cpu=True))
+    networks, b = copy.deepcopy(step.networks), batch()
+    real_a, real_b = b["real_a"], b["real_b"]
+    blurred = gaussian_blur(real_b, 7, 1.5)
+    detailed = (real_b + real_a - gaussian_blur(real_a, 9, 2.0)).clamp(-1, 1)
+    wrong = torch.stack([blurred[0], detailed[1]])
+    losses = step([b], 1.0)
+    D_A, D_B = networks["D_A"], networks["D_B"]
+    edge = LSGAN[1](D_B(real_b), D_B(wrong))
+    torch.testing.assert_close(losses["edge_b"], edge.detach())
+    assert "edge_a" not in losses
+    total = LSGAN[1](D_B(real_b), D_B(networks["G_AB"](real_a).detach())) + 0.3 * edge
+    total = total + LSGAN[1](D_A(real_a), D_A(networks["G_BA"](real_b).detach()))
+    for name, network in (("D_A", D_A), ("D_B", D_B)):
+        found = [p.grad for p in step.networks[name].parameters()]
+        expected = torch.autograd.grad(total, list(network.parameters()), retain_graph=True)
+        for one, other in zip(found, expected, strict=True):
+            torch.testing.assert_close(one, other, atol=2e-6, rtol=1e-4)
+
+
+def test_no_queue_remembers_a_counterfeit():
+    judge = {"name": "batch_statistics", "filters": 4, "layers": 2, "queue": 4}
+    step = TrainingStep(
+        settings(discriminator=judge, losses={"lambda_edge_a": 1.0, "lambda_edge_b": 1.0}),
+        Accelerator(cpu=True),
+    )
+    step([batch()], 1.0)
+    assert {kind: len(queue.features) for kind, queue in step.queues.items()} == dict.fromkeys(step.queues, 2)
 
 
 def test_losses_are_reported_unweighted():
@@ -194,7 +227,7 @@ def test_bf16_stays_near_fp32():
 def test_one_pass_for_two_inputs_is_exact_under_instance_norm():
     network = build_networks(settings())["G_AB"]
     x, y = batch()["real_a"], batch()["real_b"]
-    for one, other in zip(apply_to_both(network, x, y), (network(x), network(y)), strict=True):
+    for one, other in zip(apply_to_each(network, x, y), (network(x), network(y)), strict=True):
         torch.testing.assert_close(one, other, atol=1e-6, rtol=0)
 
 

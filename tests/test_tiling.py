@@ -32,6 +32,7 @@ NETWORKS = {
     "transpose": SMALL,
     "resize": {**SMALL, "upsample": "resize"},
     "residual, batch norm": {**SMALL, "residual": True, "norm": "batch"},
+    "coarse residual": {**SMALL, "residual": "coarse"},
 }
 
 

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from test_network_zoo import SMALL, awake
 from torchvision.models import vgg19
+from torchvision.transforms.functional import gaussian_blur
 
 from cyclegan.networks import build
 from cyclegan.networks.attention import SelfAttention
@@ -283,6 +284,20 @@ def test_projected_heads_see_vgg_features_in_units_of_their_spread():
         spread = torch.maximum(spread, 0.05 * spread.mean()).view(1, -1, 1, 1)
         expected = head((of_images - channels.mean(dim=1).view(1, -1, 1, 1)) / spread)
         torch.testing.assert_close(scores, expected, atol=1e-3, rtol=1e-3)
+
+
+def test_projected_looks_at_detail_without_colours():
+    """What it is shown, by torchvision's blur and hand, to the same network without the setting."""
+    plain, fine = (build("discriminator", "projected", {"filters": 4, "detail": d}) for d in (0.0, 3.0))
+    fine.load_state_dict(plain.state_dict())
+    images = torch.rand(2, 3, 32, 32) * 2 - 1
+    shown = (2 * (images - gaussian_blur(images, 13, 3.0))).clamp(-1, 1)
+    assert shown.abs().max() == 1
+    for expected, found in zip(plain(shown), fine(images), strict=True):
+        torch.testing.assert_close(found, expected)
+    light = (images * 0.2 + 0.5) + torch.tensor([0.1, -0.2, 0.1]).view(1, 3, 1, 1)
+    for before, after in zip(fine(images * 0.2), fine(light), strict=True):
+        torch.testing.assert_close(after, before, atol=1e-3, rtol=1e-3)
 
 
 def test_projected_learns_in_its_heads_alone():

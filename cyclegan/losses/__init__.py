@@ -10,6 +10,7 @@ from cyclegan.losses.adversarial import (
     zero_centred_penalty,
 )
 from cyclegan.losses.diff_augment import DRAWS, diff_augment
+from cyclegan.losses.edges import counterfeits
 from cyclegan.losses.patch_nce import patch_nce, patches_at
 from cyclegan.losses.pixels import l1, psnr
 from cyclegan.losses.style import content_loss, gram, style_loss, total_variation
@@ -20,6 +21,7 @@ __all__ = [
     "AdversarialLoss",
     "Scores",
     "content_loss",
+    "counterfeits",
     "diff_augment",
     "gradient_penalty",
     "gram",

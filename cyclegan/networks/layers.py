@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -34,6 +35,29 @@ def norm_layer(name: NormName) -> Callable[[int], nn.Module]:
 def has_own_shift(name: NormName) -> bool:
     """Batch norm has a shift of its own, so the convolution before it goes without a bias."""
     return name == "batch"
+
+
+def blur(images: Tensor, deviation: float) -> Tensor:
+    """(N, C, H, W) under a Gaussian, in fp32: what is left of a difference would drown in half precision.
+
+    Args:
+        deviation: in pixels; the Gaussian ends at twice that, and borders are mirrored.
+    """
+    reach = math.ceil(2 * deviation)
+    with torch.autocast(images.device.type, enabled=False):
+        places = torch.arange(-reach, reach + 1, device=images.device, dtype=torch.float32)
+        weights = torch.softmax(-0.5 * (places / deviation).square(), dim=0)
+        columns = weights.view(1, 1, -1, 1).expand(images.shape[1], 1, -1, 1)
+        padded = F.pad(images.float(), (reach,) * 4, mode="reflect")
+        down = F.conv2d(padded, columns, groups=images.shape[1])
+        return F.conv2d(down, columns.transpose(2, 3), groups=images.shape[1])
+
+
+class Coarse(nn.Module):
+    """An image's colours without its detail: averages over 4x4 pixels, enlarged bilinearly to its size."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.interpolate(F.avg_pool2d(x, 4), scale_factor=4.0, mode="bilinear")
 
 
 class ReflectionPad(nn.Module):

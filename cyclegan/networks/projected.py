@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from cyclegan.errors import BadInput
+from cyclegan.networks.layers import blur
 from cyclegan.networks.spectral import normalize_spectrally
 from cyclegan.networks.vgg19 import WIDTHS, pretrained_vgg19
 
@@ -25,6 +26,8 @@ class ProjectedPatchGAN(nn.Module):
         layers: strided layers of the first block's head; each later one has one less, and one at least.
         spectral_norm: divide each weight of the heads by its largest singular value, as in the paper.
         scales: blocks of VGG-19 that are looked at, 1 to 3.
+        detail: pixels, the standard deviation of a blur. Where it is not 0, images less their blur are
+            looked at, at twice the contrast: how things are drawn, and neither their colours nor the light.
 
     Raises:
         BadInput: more scales than there are, or VGG-19's weights are not installed.
@@ -37,10 +40,12 @@ class ProjectedPatchGAN(nn.Module):
         layers: int = 2,
         spectral_norm: bool = True,
         scales: int = 2,
+        detail: float = 0.0,
     ) -> None:
         super().__init__()
         if not 1 <= scales <= len(TAPS):
             raise BadInput(f"discriminator.scales: must be 1 to {len(TAPS)} for projected, not {scales}")
+        self.detail = detail
         # Until ``calibrate`` says how large they are: VGG-19 wants images up to 255, and so are its features.
         for block in range(scales):
             self.register_buffer(f"mean_{block}", torch.zeros(1, WIDTHS[block], 1, 1))
@@ -56,6 +61,8 @@ class ProjectedPatchGAN(nn.Module):
     def features(self, x: Tensor) -> list[Tensor]:
         """VGG-19's activations of (N, channels, H, W) in [-1, 1], one (N, C, h, w) for each head."""
         taps = TAPS[: len(self.heads)]
+        if self.detail > 0:
+            x = (2 * (x - blur(x, self.detail))).clamp(-1, 1)
         found = self.fixed[0].to(x.device)(x.expand(-1, 3, -1, -1), taps)
         return [found[tap] for tap in taps]
 

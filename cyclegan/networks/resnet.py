@@ -1,12 +1,14 @@
 """The ResNet generator of CycleGAN (§7.1), after Johnson et al. 2016."""
 
 from collections.abc import Iterator
+from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cyclegan.networks.attention import attends_to_all, attention_at, check_attention
 from cyclegan.networks.layers import (
+    Coarse,
     DownsampleName,
     Dropout,
     NormName,
@@ -58,7 +60,8 @@ class ResnetGenerator(nn.Module):
             that generators from elsewhere have (``layers.upsample_layers``).
         residual: add the layers' output to the image and clamp to [-1, 1], in place of tanh (Kupyn et al.
             2018, §4). The network then begins as the identity: much faster to a first result where A and
-            B are near each other.
+            B are near each other. ``coarse`` adds it to the image's colours alone, averaged over 4x4
+            pixels: where B lacks the fine detail of A, the network need not learn to take it away.
         downsample: ``stride`` as in the paper, or ``blur``, free of aliasing, as in CUT.
         padding: of the blocks: ``reflect`` as in the paper, ``replicate`` or ``zero``.
         dropout: drop half of the values inside each block while training, as in pix2pix.
@@ -87,7 +90,7 @@ class ResnetGenerator(nn.Module):
         blocks: int = 9,
         norm: NormName = "instance",
         upsample: UpsampleName = "transpose",
-        residual: bool = False,
+        residual: bool | Literal["coarse"] = False,
         downsample: DownsampleName = "stride",
         padding: PaddingName = "reflect",
         dropout: bool = False,
@@ -118,13 +121,15 @@ class ResnetGenerator(nn.Module):
                 *attention_at(attention, share, width // 2),
             ]
         layers += [ReflectionPad(3), nn.Conv2d(filters, channels, 7)]
-        self.residual = residual
+        self.residual = bool(residual)
+        self.base = Coarse() if residual == "coarse" else nn.Identity()  # what is added to
         self.layers = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.layers(x)
         if not self.residual:
             return y.tanh()
+        x = self.base(x)
         # Exporters and tracers follow torch's clamp alone.
         return clamp(x + y) if self.training else (x + y).clamp(-1, 1)
 

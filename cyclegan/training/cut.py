@@ -15,7 +15,7 @@ from cyclegan.training.objectives import (
     Judge,
     Losses,
     adversarial_loss,
-    apply_to_both,
+    apply_to_each,
     complete,
     deceive,
     in_the_style_of,
@@ -60,7 +60,7 @@ class CutObjective(nn.Module):
         generator = in_the_style_of(self.G_AB, real_b)
         losses: Losses = {}
         if self.identity:
-            fake_b, idt_b = apply_to_both(generator, shown_a, shown_b)
+            fake_b, idt_b = apply_to_each(generator, shown_a, shown_b)
         else:
             fake_b = generator(shown_a)
         losses["adversarial_ab"] = deceive(self.adversarial, judges["D_B"](fake_b))

@@ -12,7 +12,7 @@ from cyclegan.training.objectives import (
     Judge,
     Losses,
     adversarial_loss,
-    apply_to_both,
+    apply_to_each,
     complete,
     deceive,
     in_the_style_of,
@@ -59,12 +59,12 @@ class CycleObjective(nn.Module):
         if self.recompute:
             G_AB, G_BA = Recomputed(G_AB), Recomputed(G_BA)
         if w.lambda_identity_b > 0:
-            fake_b, idt_b = apply_to_both(G_AB, real_a, real_b)
+            fake_b, idt_b = apply_to_each(G_AB, real_a, real_b)
             losses["identity_b"] = F.l1_loss(idt_b, real_b)
         else:
             fake_b = G_AB(real_a)
         if w.lambda_identity_a > 0:
-            fake_a, idt_a = apply_to_both(G_BA, real_b, real_a)
+            fake_a, idt_a = apply_to_each(G_BA, real_b, real_a)
             losses["identity_a"] = F.l1_loss(idt_a, real_a)
         else:
             fake_a = G_BA(real_b)

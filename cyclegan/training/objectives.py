@@ -1,6 +1,7 @@
 """Parts of what generators minimize, and what discriminators do (CycleGAN §3)."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,7 @@ from cyclegan.losses import (
     ADVERSARIAL,
     AdversarialLoss,
     Scores,
+    counterfeits,
     gradient_penalty,
     r1_penalty,
     scales,
@@ -36,15 +38,15 @@ def adversarial_loss(name: str) -> AdversarialLoss:
     return ADVERSARIAL[name]
 
 
-def apply_to_both(network: nn.Module, x: Tensor, y: Tensor) -> tuple[Scores, Scores]:
-    """network(x), network(y): in one pass where images do not influence each other, else in two."""
+def apply_to_each(network: nn.Module, *batches: Tensor) -> tuple[Scores, ...]:
+    """network(x), network(y), ...: in one pass where images do not influence each other, else in several."""
     if any(isinstance(module, _BatchNorm) for module in network.modules()):
-        return network(x), network(y)
-    both = network(torch.cat([x, y]))
-    if isinstance(both, tuple):  # several scales
-        first, second = zip(*(scores.split([len(x), len(y)]) for scores in both), strict=True)
-        return first, second
-    return both.split([len(x), len(y)])
+        return tuple(network(batch) for batch in batches)
+    lengths = [len(batch) for batch in batches]
+    made = network(torch.cat(batches))
+    if isinstance(made, tuple):  # several scales
+        return tuple(zip(*(scores.split(lengths) for scores in made), strict=True))
+    return made.split(lengths)
 
 
 def takes_reference(network: nn.Module) -> bool:
@@ -113,6 +115,7 @@ class DiscriminatorObjective(nn.Module):
         self.lambda_penalty = settings.lambda_gradient_penalty if settings.adversarial == "wgan-gp" else 0.0
         self.lambda_r1 = settings.lambda_r1
         self.lambda_zero_centred = settings.lambda_zero_centred
+        self.lambda_edge = {"a": settings.lambda_edge_a, "b": settings.lambda_edge_b}
         self.adversarial = adversarial_loss(settings.adversarial).discriminator
 
     def forward(
@@ -121,7 +124,7 @@ class DiscriminatorObjective(nn.Module):
         """Losses on reals and pooled fakes, all (N, C, H, W) in [-1, 1].
 
         Args:
-            batch: with ``real_a`` and ``real_b``.
+            batch: with ``real_a`` and ``real_b``, and their ``position`` where there are counterfeits.
             fakes: ``fake_a`` where there is a D_A, ``fake_b``.
             mix: (N, 1, 1, 1) in [0, 1], places the points between them where gradients are penalized.
             views: by ``real_a``, ``fake_a``, ``real_b`` and ``fake_b``, how they are seen.
@@ -132,22 +135,37 @@ class DiscriminatorObjective(nn.Module):
             real, fake = batch[f"real_{side}"], fakes[f"fake_{side}"]
             view_real, view_fake = ((views or {}).get(f"{kind}_{side}", PLAIN) for kind in ("real", "fake"))
             real, fake = view_real.seen(real), view_fake.seen(fake)
-            losses[f"D_{side.upper()}"] = self._discriminate(network, real, fake, view_real, view_fake)
-            total = total + losses[f"D_{side.upper()}"]
+            others = [fake]
+            if self.lambda_edge[side] > 0:
+                model = batch["real_b" if side == "a" else "real_a"]
+                others.append(view_fake.seen(counterfeits(batch[f"real_{side}"], model, batch["position"])))
+            found = self._discriminate(network, real, others, view_real, view_fake)
+            losses[f"D_{side.upper()}"] = found[0]
+            total = total + found[0]
+            if len(found) > 1:
+                losses[f"edge_{side}"] = found[1]
+                total = total + self.lambda_edge[side] * found[1]
             for name, weight, penalty in self._penalties(network, real, fake, mix, view_real, view_fake):
                 losses[f"{name}_{side}"] = penalty
                 total = total + weight * penalty
         return total, losses
 
     def _discriminate(
-        self, network: nn.Module, real: Tensor, fake: Tensor, view_real: View, view_fake: View
-    ) -> Tensor:
+        self, network: nn.Module, real: Tensor, others: Sequence[Tensor], view_real: View, view_fake: View
+    ) -> list[Tensor]:
+        """The loss beside each of ``others``: pooled fakes, then counterfeits, which no queue remembers."""
         if view_real.queue is None:
-            judged = apply_to_both(network, real, fake)
+            of_real, *of_others = apply_to_each(network, real, *others)
         else:
-            judged = view_real.scores(network, real), view_fake.scores(network, fake)
-        pairs = zip(*(scales(scores) for scores in judged), strict=True)
-        return torch.stack([self.adversarial(*pair) for pair in pairs]).sum()
+            views = [view_fake, replace(view_fake, positions=None)]
+            of_real = view_real.scores(network, real)
+            of_others = [view.scores(network, other) for view, other in zip(views, others, strict=False)]
+        return [
+            torch.stack(
+                [self.adversarial(*pair) for pair in zip(scales(of_real), scales(scores), strict=True)]
+            ).sum()
+            for scores in of_others
+        ]
 
     def _penalties(
         self, network: nn.Module, real: Tensor, fake: Tensor, mix: Tensor, view_real: View, view_fake: View

@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 from cyclegan.errors import BadInput
 from cyclegan.images import from_tensor, to_tensor
 from cyclegan.networks.inference import padding
-from cyclegan.networks.layers import ReflectionPad
+from cyclegan.networks.layers import Coarse, ReflectionPad
 from cyclegan.translation.tiling.lazy import (
     Enlarged,
     FeatureMap,
@@ -82,7 +82,7 @@ class _Tracer(fx.Tracer):
     """Sees layers, and what happens between them."""
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
-        ours = isinstance(module, ReflectionPad | nn.InstanceNorm2d)
+        ours = isinstance(module, Coarse | ReflectionPad | nn.InstanceNorm2d)
         return ours or super().is_leaf_module(module, name)
 
 
@@ -107,6 +107,8 @@ class LayerByLayer(fx.Interpreter):
             return self._normalize(layer, source)
         if isinstance(layer, nn.BatchNorm2d | nn.InstanceNorm2d | POINTWISE):
             return _pointwise(_without_inplace(layer), source)
+        if isinstance(layer, Coarse):
+            return self._coarse(source)
         if isinstance(layer, nn.Identity | nn.Dropout | nn.Dropout2d):
             return source
         if isinstance(layer, ReflectionPad):
@@ -156,6 +158,24 @@ class LayerByLayer(fx.Interpreter):
         if isinstance(layer, nn.ConvTranspose2d):
             return self._fill(layer.out_channels, *_transposed(layer, source))
         return self._fill(layer.out_channels, *_convolution(layer, source))
+
+    def _coarse(self, source: FeatureMap) -> Stored:
+        def means(region: Region) -> Tensor:
+            seen = Region(4 * region.top, 4 * region.bottom, 4 * region.left, 4 * region.right)
+            return F.avg_pool2d(source.read(seen), 4)
+
+        small = self._fill(source.channels, source.height // 4, source.width // 4, means)
+        around = Padded(small, (1, 1, 1, 1), "replicate")  # as bilinear enlarging goes on at the borders
+
+        def make(region: Region) -> Tensor:
+            # A pixel more on each side than the region has, which shifts by one where it is padded.
+            first, left = region.top // 4 - 1, region.left // 4 - 1
+            seen = Region(first + 1, (region.bottom - 1) // 4 + 3, left + 1, (region.right - 1) // 4 + 3)
+            made = F.interpolate(around.read(seen), scale_factor=4.0, mode="bilinear")
+            y, x = region.top - 4 * first, region.left - 4 * left
+            return made[:, :, y : y + region.bottom - region.top, x : x + region.right - region.left]
+
+        return self._fill(source.channels, source.height, source.width, make)
 
     def _store(self, source: FeatureMap) -> Stored:
         return self._fill(source.channels, source.height, source.width, source.read)
