@@ -10,13 +10,15 @@ import pytest
 import torch
 from test_network_zoo import JUDGES, ZOO
 
-from cyclegan.config import PretrainSettings
+from cyclegan.config import LossSettings, PretrainSettings
 from cyclegan.datasets.cards import load_card
+from cyclegan.datasets.making.lowpoly import lowpoly
 from cyclegan.datasets.making.originals import original_file
 from cyclegan.images import read_image, resize, to_tensor
-from cyclegan.losses import r1_penalty, scales, zero_centred_penalty
+from cyclegan.losses import counterfeits, r1_penalty, scales, zero_centred_penalty
 from cyclegan.networks import build
 from cyclegan.networks.layers import initialize
+from cyclegan.training.objectives import DiscriminatorObjective
 from cyclegan.training.pretraining import masks
 
 SIGMAS = (0.5, 1, 2, 4)
@@ -95,6 +97,36 @@ def test_a_discriminator_tells_photographs_from_their_blur(crops, kind):
         ]
     )
     assert right > 0.8
+
+
+def test_counterfeits_teach_how_a_domain_is_drawn(crops):
+    """Low-poly pictures and photographs of other things: what is on them would do to tell them apart."""
+    squares = (np.rint((image.permute(1, 2, 0).numpy() + 1) * 127.5).astype(np.uint8) for image in crops)
+    flat = torch.stack([to_tensor(lowpoly(square, np.random.default_rng(0))) for square in squares])
+    shown, photographs, new = flat[:24], crops[24:], flat[24:]
+
+    def right(weight):
+        """Share of new low-poly pictures that are more so to the discriminator than their own counterfeits."""
+        torch.manual_seed(0)
+        network = initialize(build("discriminator", "projected", {"filters": 8, "detail": 3.0}), std=0.1)
+        network.calibrate(torch.cat([shown, photographs]))
+        losses = LossSettings(adversarial="hinge", lambda_edge_b=weight)
+        objective = DiscriminatorObjective({"B": network}, losses)
+        adam = torch.optim.Adam(network.parameters(), 4e-3)
+        for number in range(40):
+            adam.zero_grad()
+            batch = {"real_b": shown, "real_a": photographs, "position": torch.arange(24) + number}
+            objective(batch, {"fake_b": photographs}, torch.zeros(24, 1, 1, 1))[0].backward()
+            adam.step()
+        with torch.no_grad():
+            better = []
+            for first in (0, 1):
+                wrong = counterfeits(new, crops[:24], torch.arange(24) + first)
+                pairs = zip(network(new), network(wrong), strict=True)
+                better.append(torch.stack([(r - f).mean((1, 2, 3)) for r, f in pairs]).sum(dim=0) > 0)
+        return float(torch.cat(better).float().mean())
+
+    assert right(0.0) < 0.8 < 0.9 < right(1.0)
 
 
 @pytest.mark.parametrize("penalty", [r1_penalty, zero_centred_penalty])

@@ -135,37 +135,37 @@ class DiscriminatorObjective(nn.Module):
             real, fake = batch[f"real_{side}"], fakes[f"fake_{side}"]
             view_real, view_fake = ((views or {}).get(f"{kind}_{side}", PLAIN) for kind in ("real", "fake"))
             real, fake = view_real.seen(real), view_fake.seen(fake)
-            others = [fake]
+            untrue = {f"D_{side.upper()}": (1.0, fake)}
             if self.lambda_edge[side] > 0:
-                model = batch["real_b" if side == "a" else "real_a"]
-                others.append(view_fake.seen(counterfeits(batch[f"real_{side}"], model, batch["position"])))
-            found = self._discriminate(network, real, others, view_real, view_fake)
-            losses[f"D_{side.upper()}"] = found[0]
-            total = total + found[0]
-            if len(found) > 1:
-                losses[f"edge_{side}"] = found[1]
-                total = total + self.lambda_edge[side] * found[1]
+                other = batch["real_b" if side == "a" else "real_a"]
+                wrong = counterfeits(batch[f"real_{side}"], other, batch["position"])
+                untrue[f"edge_{side}"] = self.lambda_edge[side], view_fake.seen(wrong)
+            images = [images for _, images in untrue.values()]
+            judged = self._discriminate(network, real, images, view_real, view_fake)
+            for (name, (weight, _)), loss in zip(untrue.items(), judged, strict=True):
+                losses[name] = loss
+                total = total + weight * loss
             for name, weight, penalty in self._penalties(network, real, fake, mix, view_real, view_fake):
                 losses[f"{name}_{side}"] = penalty
                 total = total + weight * penalty
         return total, losses
 
     def _discriminate(
-        self, network: nn.Module, real: Tensor, others: Sequence[Tensor], view_real: View, view_fake: View
+        self, network: nn.Module, real: Tensor, untrue: Sequence[Tensor], view_real: View, view_fake: View
     ) -> list[Tensor]:
-        """The loss beside each of ``others``: pooled fakes, then counterfeits, which no queue remembers."""
+        """The loss beside each of ``untrue``: pooled fakes first, then counterfeits, if there are any."""
         if view_real.queue is None:
-            of_real, *of_others = apply_to_each(network, real, *others)
+            of_real, *of_untrue = apply_to_each(network, real, *untrue)
         else:
-            views = [view_fake, replace(view_fake, positions=None)]
+            # A queue compares with fakes, and remembers no counterfeit.
+            views = [view_fake, *[replace(view_fake, positions=None) for _ in untrue[1:]]]
             of_real = view_real.scores(network, real)
-            of_others = [view.scores(network, other) for view, other in zip(views, others, strict=False)]
-        return [
-            torch.stack(
-                [self.adversarial(*pair) for pair in zip(scales(of_real), scales(scores), strict=True)]
-            ).sum()
-            for scores in of_others
-        ]
+            of_untrue = [view.scores(network, images) for view, images in zip(views, untrue, strict=True)]
+        found = []
+        for of_these in of_untrue:
+            pairs = zip(scales(of_real), scales(of_these), strict=True)
+            found.append(torch.stack([self.adversarial(*pair) for pair in pairs]).sum())
+        return found
 
     def _penalties(
         self, network: nn.Module, real: Tensor, fake: Tensor, mix: Tensor, view_real: View, view_fake: View
