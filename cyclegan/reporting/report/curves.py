@@ -11,6 +11,8 @@ X_AXES = ("step", "images_seen", "epoch")
 GROUPS = (
     ("Adversarial", "Generators against discriminators. These only balance each other: they say whether "
      "training is stable, not whether pictures are good.", ("adversarial", "D_A", "D_B")),
+    ("Counterfeits", "How far discriminators take pictures of their own domain that have wrong edges for "
+     "true ones; before weighting.", ("edge_",)),
     ("Cycle", "How far a picture, translated and translated back, is from itself; before weighting.",
      ("cycle",)),
     ("Contrast", "How hard it is to tell what each patch of a translation was made of; before weighting.",
