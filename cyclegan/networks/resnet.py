@@ -122,14 +122,15 @@ class ResnetGenerator(nn.Module):
             ]
         layers += [ReflectionPad(3), nn.Conv2d(filters, channels, 7)]
         self.residual = bool(residual)
-        self.base = Coarse() if residual == "coarse" else nn.Identity()  # what is added to
+        self.coarse = Coarse() if residual == "coarse" else None
         self.layers = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.layers(x)
         if not self.residual:
             return y.tanh()
-        x = self.base(x)
+        if self.coarse is not None:
+            x = self.coarse(x)
         # Exporters and tracers follow torch's clamp alone.
         return clamp(x + y) if self.training else (x + y).clamp(-1, 1)
 
