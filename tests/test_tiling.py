@@ -33,6 +33,7 @@ NETWORKS = {
     "resize": {**SMALL, "upsample": "resize"},
     "residual, batch norm": {**SMALL, "residual": True, "norm": "batch"},
     "coarse residual": {**SMALL, "residual": "coarse"},
+    "bilinear": {**SMALL, "upsample": "bilinear"},
 }
 
 

@@ -53,13 +53,6 @@ def blur(images: Tensor, deviation: float) -> Tensor:
         return F.conv2d(down, columns.transpose(2, 3), groups=images.shape[1])
 
 
-class Coarse(nn.Module):
-    """An image's colours without its detail: averages over 4x4 pixels, enlarged bilinearly to its size."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.interpolate(F.avg_pool2d(x, 4), scale_factor=4.0, mode="bilinear")
-
-
 class ReflectionPad(nn.Module):
     """Mirror ``width`` pixels at each border, in the precision of the input.
 

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from cyclegan.networks.attention import attends_to_all, attention_at, check_attention
 from cyclegan.networks.layers import (
-    Coarse,
     DownsampleName,
     Dropout,
     NormName,
@@ -122,7 +121,11 @@ class ResnetGenerator(nn.Module):
             ]
         layers += [ReflectionPad(3), nn.Conv2d(filters, channels, 7)]
         self.residual = bool(residual)
-        self.coarse = Coarse() if residual == "coarse" else None
+        self.coarse = (
+            nn.Sequential(nn.AvgPool2d(4), nn.Upsample(scale_factor=4, mode="bilinear"))
+            if residual == "coarse"
+            else None
+        )
         self.layers = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 from cyclegan.errors import BadInput
 from cyclegan.images import from_tensor, to_tensor
 from cyclegan.networks.inference import padding
-from cyclegan.networks.layers import Coarse, ReflectionPad
+from cyclegan.networks.layers import ReflectionPad
 from cyclegan.translation.tiling.lazy import (
     Enlarged,
     FeatureMap,
@@ -82,7 +82,7 @@ class _Tracer(fx.Tracer):
     """Sees layers, and what happens between them."""
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
-        ours = isinstance(module, Coarse | ReflectionPad | nn.InstanceNorm2d)
+        ours = isinstance(module, ReflectionPad | nn.InstanceNorm2d)
         return ours or super().is_leaf_module(module, name)
 
 
@@ -107,8 +107,6 @@ class LayerByLayer(fx.Interpreter):
             return self._normalize(layer, source)
         if isinstance(layer, nn.BatchNorm2d | nn.InstanceNorm2d | POINTWISE):
             return _pointwise(_without_inplace(layer), source)
-        if isinstance(layer, Coarse):
-            return self._coarse(source)
         if isinstance(layer, nn.Identity | nn.Dropout | nn.Dropout2d):
             return source
         if isinstance(layer, ReflectionPad):
@@ -116,8 +114,10 @@ class LayerByLayer(fx.Interpreter):
         if isinstance(layer, nn.ReflectionPad2d | nn.ReplicationPad2d | nn.ZeroPad2d):
             mode = {nn.ReflectionPad2d: "reflect", nn.ReplicationPad2d: "replicate"}.get(type(layer), "zeros")
             return Padded(source, tuple(layer.padding), mode)
-        if isinstance(layer, nn.Upsample) and layer.mode == "nearest" and layer.scale_factor in (2, 2.0):
-            return Enlarged(source, 2)
+        if isinstance(layer, nn.Upsample):
+            return self._enlarge(layer, source)
+        if isinstance(layer, nn.AvgPool2d) and _tiles_evenly(layer):
+            return self._fill(source.channels, *_pooling(layer.stride, source))
         raise self._unknown(type(layer).__name__)
 
     def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> FeatureMap:
@@ -159,23 +159,12 @@ class LayerByLayer(fx.Interpreter):
             return self._fill(layer.out_channels, *_transposed(layer, source))
         return self._fill(layer.out_channels, *_convolution(layer, source))
 
-    def _coarse(self, source: FeatureMap) -> Stored:
-        def means(region: Region) -> Tensor:
-            seen = Region(4 * region.top, 4 * region.bottom, 4 * region.left, 4 * region.right)
-            return F.avg_pool2d(source.read(seen), 4)
-
-        small = self._fill(source.channels, source.height // 4, source.width // 4, means)
-        around = Padded(small, (1, 1, 1, 1), "replicate")  # as bilinear enlarging goes on at the borders
-
-        def make(region: Region) -> Tensor:
-            # A pixel more on each side than the region has, which shifts by one where it is padded.
-            first, left = region.top // 4 - 1, region.left // 4 - 1
-            seen = Region(first + 1, (region.bottom - 1) // 4 + 3, left + 1, (region.right - 1) // 4 + 3)
-            made = F.interpolate(around.read(seen), scale_factor=4.0, mode="bilinear")
-            y, x = region.top - 4 * first, region.left - 4 * left
-            return made[:, :, y : y + region.bottom - region.top, x : x + region.right - region.left]
-
-        return self._fill(source.channels, source.height, source.width, make)
+    def _enlarge(self, layer: nn.Upsample, source: FeatureMap) -> FeatureMap:
+        if layer.mode == "nearest" and layer.scale_factor == 2:
+            return Enlarged(source, 2)
+        if layer.mode == "bilinear" and layer.scale_factor in (2, 4) and not layer.align_corners:
+            return self._fill(source.channels, *_interpolation(int(layer.scale_factor), source))
+        raise self._unknown(type(layer).__name__)
 
     def _store(self, source: FeatureMap) -> Stored:
         return self._fill(source.channels, source.height, source.width, source.read)
@@ -248,6 +237,38 @@ def _transposed(layer: nn.ConvTranspose2d, source: FeatureMap) -> tuple[int, int
         return made[:, :, y : y + region.bottom - region.top, x : x + region.right - region.left]
 
     return height, width, make
+
+
+def _tiles_evenly(layer: nn.AvgPool2d) -> bool:
+    """Whether its squares lie side by side."""
+    side = layer.stride
+    return isinstance(side, int) and (layer.kernel_size, layer.padding, layer.ceil_mode) == (side, 0, False)
+
+
+def _pooling(side: int, source: FeatureMap) -> tuple[int, int, Any]:
+    """As ``_convolution``: means of squares that do not overlap."""
+
+    def make(region: Region) -> Tensor:
+        seen = Region(side * region.top, side * region.bottom, side * region.left, side * region.right)
+        return F.avg_pool2d(source.read(seen), side)
+
+    return source.height // side, source.width // side, make
+
+
+def _interpolation(factor: int, source: FeatureMap) -> tuple[int, int, Any]:
+    """As ``_convolution``: enlarged bilinearly."""
+    around = Padded(source, (1, 1, 1, 1), "replicate")  # as it goes on at the borders
+
+    def make(region: Region) -> Tensor:
+        # A pixel more on each side than the region lies on; where it is padded all are one further on.
+        top, left = region.top // factor - 1, region.left // factor - 1
+        bottom, right = ((last - 1) // factor + 2 for last in (region.bottom, region.right))
+        seen = around.read(Region(top + 1, bottom + 1, left + 1, right + 1))
+        made = F.interpolate(seen, scale_factor=float(factor), mode="bilinear")
+        y, x = region.top - factor * top, region.left - factor * left
+        return made[:, :, y : y + region.bottom - region.top, x : x + region.right - region.left]
+
+    return factor * source.height, factor * source.width, make
 
 
 def _inputs(first: int, last: int, stride: int, padding: int, taps: int) -> tuple[int, int]:
