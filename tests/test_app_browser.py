@@ -314,7 +314,8 @@ def test_two_zips_become_a_generator_and_nothing_on_the_way_is_lost(visit, train
         page.locator("#own-name input, #own-name textarea").fill("mine")
         for side in "ab":
             page.locator(f"#zip-{side} input[type=file]").set_input_files(tmp_path / f"{side.upper()}.zip")
-            page.locator(f"#zip-{side}").get_by_text(f"{side.upper()}.zip").first.wait_for()
+            # In the list, which stays; on its way up the file's name is shown for a moment only.
+            page.locator(f"#zip-{side} td[aria-label='{side.upper()}.zip']").wait_for()
         page.locator("#length input").fill("60")
         page.get_by_label("steps", exact=True).check()
         page.locator("#start-training").click()
