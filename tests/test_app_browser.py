@@ -312,6 +312,9 @@ def test_two_zips_become_a_generator_and_nothing_on_the_way_is_lost(visit, train
         tab(page, "Train")
         page.get_by_label("My own, as two zips").check()
         page.locator("#own-name input, #own-name textarea").fill("mine")
+        # What is chosen shows it with the mouse over it, too.
+        colour = page.get_by_label("My own, as two zips").evaluate("e => getComputedStyle(e).backgroundColor")
+        assert colour != "rgb(255, 255, 255)"
         for side in "ab":
             page.locator(f"#zip-{side} input[type=file]").set_input_files(tmp_path / f"{side.upper()}.zip")
             # In the list, which stays; on its way up the file's name is shown for a moment only.
