@@ -244,19 +244,19 @@ def own(folder):
     return open_domain(TrainSettings(data={"root": folder}))
 
 
-def refused(folder, allowed=ALLOWED):
+def refused(folder, allowed=ALLOWED, **styles):
     with pytest.raises(BadInput) as error:
-        cleared(own(folder), allowed)
+        cleared(own(folder), allowed, styles)
     return str(error.value).removeprefix("require_license: ")
 
 
 def test_own_pictures_that_say_enough_are_let_in(folder):
-    domain = cleared(own(folder), ALLOWED)
+    domain = cleared(own(folder), ALLOWED, {})
     assert domain.licences == {"A": "CC0-1.0", "B": "CC0-1.0"}
     assert domain.attribution == {"A": "Maker 0; Maker 2", "B": "Maker 1; Maker 3"}
     path = folder / "trainB" / "1.png"
     with_exiv2(path, exif={"Exif.Image.Copyright": "Jo, CC BY 4.0"})
-    assert cleared(own(folder), ALLOWED).licences == {"A": "CC0-1.0", "B": "CC-BY-4.0 AND CC0-1.0"}
+    assert cleared(own(folder), ALLOWED, {}).licences == {"A": "CC0-1.0", "B": "CC-BY-4.0 AND CC0-1.0"}
     assert refused(folder, "CC0-1.0") == f"{path}: is under CC-BY-4.0 AND CC0-1.0, which is not among CC0-1.0"
 
 
@@ -274,6 +274,28 @@ def test_each_thing_that_is_not_allowed_is_named(folder):
     assert refused(folder).startswith(f"{path}: says nothing of a licence, and there is no card that does")
 
 
+def test_a_picture_that_only_lends_its_style_is_one_of_those_used(folder, tmp_path):
+    path = tmp_path / "painting.png"
+    write_image(path, np.zeros((48, 48, 3), np.uint8))
+    assert refused(folder, B=path).startswith(f"{path}: says nothing of a licence, and there is no card that")
+    with_exiv2(path, exif={"Exif.Image.Copyright": "© Jo, all rights reserved"})
+    assert refused(folder, B=path) == f"{path}: its EXIF Copyright says '© Jo, all rights reserved'"
+    with_exiv2(path, exif={"Exif.Image.Copyright": "Jo, CC BY 4.0"})
+    domain = cleared(own(folder), ALLOWED, {"B": path})
+    assert domain.licences == {"A": "CC0-1.0", "B": "CC-BY-4.0 AND CC0-1.0"}
+    assert "Jo" in domain.attribution["B"]
+    # One of the domain's own was looked at already.
+    assert cleared(own(folder), ALLOWED, {"A": folder / "trainB/0.png"}).licences["A"] == "CC0-1.0"
+
+
+def test_a_card_says_nothing_of_a_style_picture(emoji, tmp_path):
+    """The domain is cleared by its card, a picture from elsewhere is not."""
+    domain, allowed = open_domain(TrainSettings(domain="noto2twemoji")), "Apache-2.0,CC-BY-4.0"
+    write_image(tmp_path / "painting.png", np.zeros((48, 48, 3), np.uint8))
+    with pytest.raises(BadInput, match="painting.png: says nothing of a licence"):
+        cleared(domain, allowed, {"B": tmp_path / "painting.png"})
+
+
 def test_the_card_comes_first_and_its_words_are_no_licence(emoji):
     from cyclegan.datasets.domain import Domain
 
@@ -282,13 +304,13 @@ def test_the_card_comes_first_and_its_words_are_no_licence(emoji):
         BadInput,
         match=r"side A \(Noto Emoji, as Google draws them\) is under Apache-2.0, which is not among CC0-1.0",
     ):
-        cleared(nothing, "CC0-1.0")
+        cleared(nothing, "CC0-1.0", {})
     horses = [sorted((emoji / "testA").iterdir())[0]]
     zebras = Domain("x", horses, horses, [], [], load_card("horse2zebra"))
     with pytest.raises(
         BadInput, match=r"side A \(horses\) is under no licence that is known: ImageNet terms"
     ):
-        cleared(zebras, ALLOWED)
+        cleared(zebras, ALLOWED, {})
 
 
 def test_duplicates_are_found_by_their_pixels(folder):
@@ -371,4 +393,12 @@ def test_training_refuses_in_one_line_before_anything_is_written(folder, here, c
     )
     assert status == 2 and len(err.splitlines()) == 1
     assert f"{folder / 'trainA' / '0.png'}: says nothing of a licence" in err
+    assert not (here / "runs").exists()
+
+
+def test_training_refuses_a_style_picture_too(tiny, folder, here):
+    write_image(here / "painting.png", np.zeros((48, 48, 3), np.uint8))
+    style = {"lambda_style": 1, "style_picture_b": here / "painting.png"}
+    with pytest.raises(BadInput, match="painting.png: says nothing of a licence"):
+        train(tiny(data__root=folder, require_license="CC0-1.0", tracker="none", losses=style))
     assert not (here / "runs").exists()

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -18,6 +19,7 @@ from cyclegan.images import BadImage, list_images, read_image
 from cyclegan.metadata.rights import Rights, Statement, rights_of
 
 UNKNOWN = "unknown"
+STYLE = "style"
 _THREADS = 4  # decoding lets go of Python's lock
 
 
@@ -70,7 +72,8 @@ class File:
 
 @dataclass(frozen=True)
 class Audit:
-    """All that is known of pictures; ``splits`` are named as a domain's, or "" of a bare folder."""
+    """All that is known of pictures; ``splits`` are named as a domain's, or "" of a bare folder, or styleA and
+    styleB of pictures whose style is taken, of which the card says nothing."""
 
     name: str
     sources: tuple[Source, ...]
@@ -78,9 +81,15 @@ class Audit:
 
     def stated(self, split: str) -> str | None:
         """The licence that the card gives to a split's side; None without one, or if it is in words."""
-        licences = [source.licence for source in self.sources if source.side == split[-1:]]
+        licences = [source.licence for source in self._sources(split)]
         known = [licence for licence in licences if licence is not None]
         return joined(known) if known and len(known) == len(licences) else None
+
+    def _sources(self, split: str) -> list[Source]:
+        """What the card says of a split's pictures."""
+        if split.startswith(STYLE):
+            return []
+        return [source for source in self.sources if source.side == split[-1:]]
 
     def licence(self, split: str, file: File) -> str | None:
         """Of one picture: the card's and its own, both of which hold."""
@@ -103,8 +112,7 @@ class Audit:
         if file.rights.unread:
             return f"{file.path}: {file.rights.unread[0]}, so that its rights are not known"
         if licence is None:
-            of_side = [source for source in self.sources if source.side == split[-1:]]
-            stated = next((source for source in of_side if source.licence is None), None)
+            stated = next((source for source in self._sources(split) if source.licence is None), None)
             if stated is not None:
                 where = f"side {stated.side} ({stated.title})"
                 return f"{where} is under no licence that is known: {stated.stated}"
@@ -203,11 +211,12 @@ def _remedy(allowed: Sequence[str]) -> str:
     )
 
 
-def cleared(domain: Domain, required: str) -> Domain:
+def cleared(domain: Domain, required: str, styles: Mapping[str, Path]) -> Domain:
     """The domain with what an audit found, if all of it, the held-out images too, is so licensed.
 
     Args:
         required: SPDX identifiers, comma-separated, one of which each picture must be under.
+        styles: by side a picture, of the domain's own or another, that the training takes the style from.
 
     Raises:
         BadInput: names the side or the first file that is not, or an identifier that is none.
@@ -215,7 +224,9 @@ def cleared(domain: Domain, required: str) -> Domain:
     allowed = allowed_list(required.split(","))
     # What the card says is known before any picture is read.
     objection = Audit(domain.name, sources_of(domain.card), {}).objection(allowed)
-    audit = audit_domain(domain) if objection is None else None
+    own = {path.resolve() for path in chain(domain.train_a, domain.train_b, domain.test_a, domain.test_b)}
+    strange = {side: path for side, path in styles.items() if path.resolve() not in own}
+    audit = audit_domain(domain, strange) if objection is None else None
     if audit is not None:
         objection = audit.objection(allowed)
     if audit is None or objection is not None:
@@ -223,13 +234,14 @@ def cleared(domain: Domain, required: str) -> Domain:
     return replace(domain, clearance=Clearance(allowed, audit.licences(), audit.attribution()))
 
 
-def audit_domain(domain: Domain) -> Audit:
-    """Of a run's pictures, those held out among them."""
+def audit_domain(domain: Domain, styles: Mapping[str, Path]) -> Audit:
+    """Of a run's pictures, those held out among them, and those that only lend their style."""
     paths = {
         "trainA": domain.train_a,
         "trainB": domain.train_b,
         "testA": domain.test_a,
         "testB": domain.test_b,
+        **{f"{STYLE}{side}": [path] for side, path in styles.items()},
     }
     return Audit(domain.name, sources_of(domain.card), _read(paths))
 
