@@ -117,6 +117,15 @@ def test_it_is_exported_to_onnx(saved, kind, channels, tmp_path):
         torch.testing.assert_close(exported(images), network(images), atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("kind", ["resnet, attention", "unet, attention", "modnet, attention"])
+def test_attention_is_exported_by_torch(saved, kind, tmp_path):
+    """The comparison takes batches of one and of three; one may not become a case of its own."""
+    from cyclegan.artifacts.export import export_generator
+
+    done = export_generator(saved(kind, 3)[0], tmp_path / "generator.pt2")
+    assert done.largest < 1e-4 and {shape[0] for shape in done.shapes} == {1, 3}
+
+
 def untouched(network, output):
     """Parameters that a loss on the output does not change."""
     parts = output if isinstance(output, tuple) else (output,)

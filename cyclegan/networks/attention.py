@@ -30,7 +30,9 @@ class SelfAttention(nn.Module):
         # Eq. 1: position j asks with g, positions i answer with f.
         query, key, value = (part(x).flatten(2).transpose(1, 2)[:, None] for part in (self.g, self.f, self.h))
         seen = F.scaled_dot_product_attention(query, key, value, scale=1.0)
-        return x + self.gamma * self.v(seen[:, 0].transpose(1, 2).unflatten(2, x.shape[2:]))
+        # Whole, for torch.export would take a batch of one for a memory layout of its own.
+        seen = seen[:, 0].transpose(1, 2).contiguous()
+        return x + self.gamma * self.v(seen.unflatten(2, x.shape[2:]))
 
 
 def attention_at(wanted: int, here: int, channels: int) -> list[nn.Module]:
