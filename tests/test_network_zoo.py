@@ -31,9 +31,12 @@ JUDGES = {
     "patchgan, attention": ("patchgan", {"filters": 4, "layers": 2, "attention": 4, "spectral_norm": True}),
     "pixel": ("pixel", {"filters": 4, "attention": 1}),
     "multiscale": ("multiscale", {"filters": 4, "layers": 2, "scales": 2, "spectral_norm": True}),
+    "multiscale, attention": ("multiscale", {"filters": 4, "layers": 2, "scales": 2, "attention": 4}),
     "batch_statistics": ("batch_statistics", {"filters": 4, "layers": 2, "spectral_norm": True}),
+    "batch_statistics, attention": ("batch_statistics", {"filters": 4, "layers": 2, "attention": 2}),
     "projected": ("projected", {"filters": 4, "scales": 3}),
     "projected, detail": ("projected", {"filters": 4, "scales": 2, "detail": 2.0}),
+    "projected, attention": ("projected", {"filters": 8, "scales": 2, "attention": 4}),
 }
 
 

@@ -12,12 +12,10 @@ from cyclegan.training.schedule import Length, lr_factor, warmup_factor
 from cyclegan.training.step import TrainingStep
 
 GENERATORS = {kind: {"name": name, **arguments} for kind, (name, arguments) in ZOO.items()}
-# Recipes name attention by the side of its feature map.
-for kind in ("resnet, attention", "unet, attention", "vit_unet, attention", "modnet, attention"):
-    GENERATORS[kind]["attention"] = 32 // GENERATORS[kind]["attention"]
 DISCRIMINATORS = {kind: {"name": name, **arguments} for kind, (name, arguments) in JUDGES.items()}
-DISCRIMINATORS["patchgan, attention"]["attention"] = 8
-DISCRIMINATORS["pixel"]["attention"] = 32
+for network in (*GENERATORS.values(), *DISCRIMINATORS.values()):
+    if "attention" in network:  # recipes name it by the side of its feature map
+        network["attention"] = 32 // network["attention"]
 LOSSES = {
     "lsgan": {},
     "vanilla, r1": {"adversarial": "vanilla", "lambda_r1": 1.0},

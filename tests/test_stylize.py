@@ -404,6 +404,27 @@ def test_an_optimized_file_keeps_alpha_and_depth_and_shows_its_progress(pictures
     assert shown.count(f"sha256 {sha256_of(pictures / 'style.png')}") == 2 and "Gatys" in shown
 
 
+def test_where_masks_overlap_fast_styles_share_by_their_weights(cat, cells):
+    left, right = torch.zeros(64, 64), torch.zeros(64, 64)
+    left[:, :40] = 1
+    right[:, 24:] = 1
+    other = cat.flip(1)
+
+    @torch.no_grad()
+    def made(weights, masks):
+        styles = [
+            Style(image, w, m) for image, w, m in zip((cells.image, other), weights, masks, strict=True)
+        ]
+        return fast_network(styles)(cat[None])[0]
+
+    alone = [made((1.0, 0.0), (torch.ones(64, 64),) * 2), made((0.0, 1.0), (torch.ones(64, 64),) * 2)]
+    found = made((0.25, 0.75), (left, right))
+    torch.testing.assert_close(found[:, :, :24], alone[0][:, :, :24], atol=1e-5, rtol=0)
+    torch.testing.assert_close(found[:, :, 40:], alone[1][:, :, 40:], atol=1e-5, rtol=0)
+    shared = 0.25 * alone[0] + 0.75 * alone[1]
+    torch.testing.assert_close(found[:, :, 24:40], shared[:, :, 24:40], atol=1e-5, rtol=0)
+
+
 def test_both_methods_take_the_same_flags(pictures):
     shutil.copy(pictures / "style.png", pictures / "mask.png")
     shared = ["--more-styles", "MORE", "--weights", "1", "3", "--masks", "MASK", "MASK", "--keep-colours"]

@@ -72,8 +72,11 @@ class File:
 
 @dataclass(frozen=True)
 class Audit:
-    """All that is known of pictures; ``splits`` are named as a domain's, or "" of a bare folder, or styleA and
-    styleB of pictures whose style is taken, of which the card says nothing."""
+    """All that is known of pictures.
+
+    ``splits`` are named as a domain's, "" of a bare folder; styleA and styleB, of which no card says
+    anything, are pictures that a training only takes the style from.
+    """
 
     name: str
     sources: tuple[Source, ...]

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 
 class AdversarialLoss(NamedTuple):
@@ -56,6 +57,12 @@ def scales(scores: Scores) -> tuple[Tensor, ...]:
     return scores if isinstance(scores, tuple) else (scores,)
 
 
+def _scores_to_derive_twice(discriminator: Discriminator, x: Tensor) -> tuple[Tensor, ...]:
+    """Scores for a gradient that is part of a loss: fused attention has no second derivative."""
+    with sdpa_kernel(SDPBackend.MATH):
+        return scales(discriminator(x))
+
+
 def gradient_penalty(discriminator: Discriminator, real: Tensor, fake: Tensor, mix: Tensor) -> Tensor:
     """E[(|grad D(x)| - 1)^2] at x between real and fake (Gulrajani et al. 2017, eq. 3).
 
@@ -65,7 +72,7 @@ def gradient_penalty(discriminator: Discriminator, real: Tensor, fake: Tensor, m
         mix: (N, 1, 1, 1) in [0, 1], the share of ``real`` in each x.
     """
     x = (mix * real + (1 - mix) * fake).detach().requires_grad_(True)
-    total = torch.stack([score.sum() for score in scales(discriminator(x))]).sum()
+    total = torch.stack([score.sum() for score in _scores_to_derive_twice(discriminator, x)]).sum()
     (gradient,) = torch.autograd.grad(total, x, create_graph=True)
     return (gradient.flatten(1).norm(dim=1) - 1).square().mean()
 
@@ -77,7 +84,8 @@ def r1_penalty(discriminator: Discriminator, real: Tensor) -> Tensor:
     pushed towards the target's look rather than towards noise that happens to please it.
     """
     x = real.detach().requires_grad_(True)
-    total = torch.stack([score.flatten(1).mean(dim=1).sum() for score in scales(discriminator(x))]).sum()
+    scores = _scores_to_derive_twice(discriminator, x)
+    total = torch.stack([score.flatten(1).mean(dim=1).sum() for score in scores]).sum()
     (gradient,) = torch.autograd.grad(total, x, create_graph=True)
     return gradient.square().sum(dim=(1, 2, 3)).mean()
 

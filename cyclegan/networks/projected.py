@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from cyclegan.errors import BadInput
+from cyclegan.networks.attention import attention_at, check_attention
 from cyclegan.networks.layers import blur
 from cyclegan.networks.spectral import normalize_spectrally
 from cyclegan.networks.vgg19 import WIDTHS, pretrained_vgg19
@@ -28,6 +29,8 @@ class ProjectedPatchGAN(nn.Module):
         scales: blocks of VGG-19 that are looked at, 1 to 3.
         detail: pixels, the standard deviation of a blur. Where it is not 0, images less their blur are
             looked at, at twice the contrast: how things are drawn, and neither their colours nor the light.
+        attention: self-attention after the heads' strided layers where the image's side is so many times
+            the map's; 0: none.
 
     Raises:
         BadInput: more scales than there are, or VGG-19's weights are not installed.
@@ -41,10 +44,16 @@ class ProjectedPatchGAN(nn.Module):
         spectral_norm: bool = True,
         scales: int = 2,
         detail: float = 0.0,
+        attention: int = 0,
     ) -> None:
         super().__init__()
         if not 1 <= scales <= len(TAPS):
             raise BadInput(f"discriminator.scales: must be 1 to {len(TAPS)} for projected, not {scales}")
+        depths = [max(1, layers - block) for block in range(scales)]
+        check_attention(
+            attention,
+            sorted({2 ** (block + n) for block, depth in enumerate(depths) for n in range(1, depth + 1)}),
+        )
         self.detail = detail
         # Until ``calibrate`` says how large they are: VGG-19 wants images up to 255, and so are its features.
         for block in range(scales):
@@ -53,7 +62,7 @@ class ProjectedPatchGAN(nn.Module):
         # In a tuple, so that it is no submodule: neither optimized, saved, nor exchanged by processes.
         self.fixed = (pretrained_vgg19(),)
         self.heads = nn.ModuleList(
-            _head(WIDTHS[block], filters, max(1, layers - block)) for block in range(scales)
+            _head(WIDTHS[block], filters, depth, 2**block, attention) for block, depth in enumerate(depths)
         )
         if spectral_norm:
             normalize_spectrally(self.heads)
@@ -90,10 +99,12 @@ class ProjectedPatchGAN(nn.Module):
         return tuple(scores)
 
 
-def _head(inputs: int, filters: int, layers: int) -> nn.Sequential:
+def _head(inputs: int, filters: int, layers: int, share: int, attention: int) -> nn.Sequential:
+    """Strided layers and scores, on features of 1 / share of the image's side."""
     stack: list[nn.Module] = []
     for depth in range(layers):
         width = filters * 2**depth
         stack += [nn.Conv2d(inputs, width, 4, stride=2, padding=1), nn.LeakyReLU(0.2, True)]
+        stack += attention_at(attention, share * 2 ** (depth + 1), width)
         inputs = width
     return nn.Sequential(*stack, nn.Conv2d(inputs, 1, 4, padding=1))

@@ -83,13 +83,14 @@ class FastStyle(nn.Module):
         super().__init__()
         self.transformer, self.predictor = transformer, predictor
         self.strength, self.keep_colours, self.size = strength, keep_colours, size
+        styles = [style for style in styles if style.weight > 0]
         vectors = [predictor(style.image) for style in styles]
         self.masks = [style.where for style in styles]
         if any(mask is not None for mask in self.masks):
-            self.vectors = vectors
+            self.vectors, self.weights = vectors, [style.weight for style in styles]
         else:
             # A blend of styles is the style of the blended vectors (§4.3).
-            self.masks = [None]
+            self.masks, self.weights = [None], [1.0]
             self.vectors = [sum(style.weight * v for style, v in zip(styles, vectors, strict=True))]
         # What a picture's own vector, a mask or a size belongs to is the whole: no tile shows that.
         self.attends_to_all = strength < 1 or size is not None or self.masks != [None]
@@ -111,18 +112,20 @@ class FastStyle(nn.Module):
         return resized(translate(self._one, small, self.multiple_of), height, width).clamp(-1, 1)
 
     def _one(self, image: Tensor) -> Tensor:
-        """A picture with vectors of its own; where masks overlap, the styles share the place."""
+        """A picture with vectors of its own; where masks overlap, styles share the place by their weights."""
         own = self.predictor(image[0]) if self.strength < 1 else None
         made, covered = torch.zeros_like(image), torch.zeros_like(image[:, :1])
-        for vector, mask in zip(self.vectors, self.masks, strict=True):
+        weighed = torch.zeros_like(covered)
+        for vector, mask, weight in zip(self.vectors, self.masks, self.weights, strict=True):
             if own is not None:
                 vector = self.strength * vector + (1 - self.strength) * own
             self.transformer.use_style(vector.to(image.device))
             share = torch.ones_like(covered) if mask is None else _fitted(mask, image)
-            made = made + share * self.transformer(image)
-            covered = covered + share
+            made = made + weight * share * self.transformer(image)
+            weighed, covered = weighed + weight * share, covered + share
         # Where no mask is white the picture stays as it is.
-        return made / covered.clamp(min=1) + (1 - covered).clamp(min=0) * image
+        covered = covered.clamp(max=1)
+        return made * (covered / weighed.clamp(min=1e-6)) + (1 - covered) * image
 
 
 def _fitted(mask: Tensor, image: Tensor) -> Tensor:
