@@ -29,6 +29,11 @@ KINDS = (
     "lsgan,batch_statistics,cyclegan",
     "lsgan,batch_statistics,cut",
     "lsgan,patchgan,fastcut",
+    "hinge,multiscale,cyclegan,unet",
+    "vanilla,pixel,cyclegan,reference",
+    "lsgan,patchgan,cut,vit_unet",
+    "lsgan,multiscale,cyclegan,modnet",
+    "lsgan,patchgan,cyclegan,batch norm",
 )
 
 
@@ -43,6 +48,8 @@ def test_two_processes_at_batch_1_compute_the_gradients_of_one_at_batch_2(tmp_pa
         for name, gradient in one["gradients"].items():
             message = lambda said, which=f"{kind}, {name}": f"{which}: {said}"  # noqa: E731
             torch.testing.assert_close(gradient, two["gradients"][name], atol=1e-5, rtol=1e-5, msg=message)
+        for name, buffer in one["buffers"].items():
+            torch.testing.assert_close(buffer, two["buffers"][name], atol=1e-5, rtol=1e-5, msg=name)
         assert one["losses"] == pytest.approx(two["losses"], abs=1e-5), kind
         assert one["norms"] == pytest.approx(two["norms"], rel=1e-4), kind
         # Every process keeps the same pool and the same queues, those of one process.

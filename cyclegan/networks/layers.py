@@ -270,7 +270,9 @@ def replace_layers(network: nn.Module, equal: Callable[[nn.Module], nn.Module | 
 
 
 def taking_over(layer: nn.Module, former: nn.Module) -> nn.Module:
-    """The new layer with the very parameters and the mode of the former one."""
+    """The new layer with the very parameters, buffers and the mode of the former one."""
     for name, parameter in former._parameters.items():
         layer.register_parameter(name, parameter)
+    for name, buffer in former._buffers.items():
+        layer.register_buffer(name, buffer)
     return layer.train(former.training)

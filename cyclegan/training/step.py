@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from cyclegan import chance
 from cyclegan.config import SpeedSettings, TrainSettings
 from cyclegan.errors import BadInput
+from cyclegan.networks.shared_norm import share_batch_norm
 from cyclegan.networks.trained import for_training
 from cyclegan.training.cut import CutObjective
 from cyclegan.training.cycle import CycleObjective
@@ -39,6 +40,9 @@ class TrainingStep:
     def __init__(self, settings: TrainSettings, accelerator: Accelerator) -> None:
         self.settings, self.accelerator = settings, accelerator
         self.networks = placed_networks(settings, accelerator)
+        if accelerator.num_processes > 1:
+            for network in self.networks.values():
+                share_batch_norm(network, accelerator.device)
         self.directions = settings.directions
         self.discriminators = discriminators_of(self.networks)
         self.guard = Guard(accelerator, self.networks)
