@@ -70,7 +70,33 @@ def test_a_generator_learns_what_no_blur_gives(crops, kind):
     assert (made - target[new]).abs().mean() < 0.6 * best
 
 
-@pytest.mark.parametrize("kind", slow(JUDGES, "pixel", "projected"))
+def test_renderings_follow_their_references(crops):
+    """Crops in the light of other crops: with the wrong reference the light is wrong, not only another."""
+    torch.manual_seed(0)
+    name, arguments = ZOO["modnet, reference"]
+    network = initialize(build("generator", name, arguments), std=0.1)
+    lights = torch.tensor([[1.0, 0.3, 0.2], [0.2, 0.4, 1.0]])[:, :, None, None]
+
+    def lit(images, which):
+        return (images + 1) * lights[which] - 1
+
+    adam = torch.optim.Adam(network.parameters(), 5e-3)
+    seen, new = crops[0::2], crops[1::2]
+    for _ in range(80):
+        which = torch.randint(2, (len(seen),))
+        adam.zero_grad()
+        made = network(seen, lit(seen[torch.randperm(len(seen))], which))
+        (made - lit(seen, which)).abs().mean().backward()
+        adam.step()
+    network.eval()
+    with torch.no_grad():
+        for right in (0, 1):
+            made = network(new, lit(new.roll(1, 0), right))
+            of_right, of_wrong = ((made - lit(new, which)).abs().mean() for which in (right, 1 - right))
+            assert of_right < 0.5 * of_wrong
+
+
+@pytest.mark.parametrize("kind", slow(JUDGES, "pixel", "projected", "projected, attention"))
 def test_a_discriminator_tells_photographs_from_their_blur(crops, kind):
     """PixelGAN sees one pixel at a time, so it is to tell colours from others."""
     name, arguments = JUDGES[kind]
