@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from cyclegan.cli import VERBS, _compute_as_alone, main
-from cyclegan.recipes import to_yaml
+from cyclegan.recipes import project_files, to_yaml
 from cyclegan.reporting.report.figures import newest
 from cyclegan.reporting.report.folder import read_run
 
@@ -142,6 +142,13 @@ def test_a_dry_run_prints_settings_that_give_themselves(here, capsys):
     assert call(capsys, "train", "again.yaml", "--dry-run")[1] == out
     assert "size: 128" in out
     assert json.loads(call(capsys, "train", "photo2monet", "--dry-run", "--json")[1])["size"] == 256
+
+
+@pytest.mark.parametrize("method", ["cyclegan", "cut", "fastcut"])
+@pytest.mark.parametrize("recipe", sorted(project_files("experiments")))
+def test_every_recipe_goes_with_every_method(recipe, method, capsys):
+    status, out, err = call(capsys, "train", recipe, "--method", method, "--dry-run")
+    assert (status, err) == (0, "") and f"method: {method}" in out
 
 
 def test_data_list(capsys):

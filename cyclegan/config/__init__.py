@@ -173,10 +173,6 @@ class TrainSettings(Frozen):
             losses.style_picture_a is not None and "G_BA" not in self.directions,
             f"losses.style_picture_a has no meaning with method {self.method!r}, which translates to B alone",
         )
-        yield (
-            losses.lambda_edge_a > 0 and "G_BA" not in self.directions,
-            f"losses.lambda_edge_a has no meaning with method {self.method!r}, which has no D_A",
-        )
         detail = self.discriminator.detail or 0
         yield (
             math.ceil(2 * detail) >= self.size,
