@@ -448,6 +448,8 @@ MISTAKES = {
     "in/a.png STYLE out --strength 0.5": "--strength: is for --method fast",
     "in/a.png STYLE out --method fast --strength 2": "strength: must be 0 to 1, not 2",
     "in/a.png STYLE out --method fast --steps 3": "--steps: is for --method optimize",
+    "in/a.png STYLE out --method fast --every 3": "--every: is for --method optimize",
+    "in/a.png STYLE out --seed 3": "seed: is of the noise of --start noise",
     "in/a.png STYLE out --weights 1 2": "--weights: 2 given for 1 style pictures",
     "in/a.png STYLE out --weights 0": "--weights: must be more than 0",
     "in/a.png STYLE out --style-layers relu1_9 1": "style_layers: VGG-19 has no layer 'relu1_9'",

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from cyclegan.translation import Translator
     from cyclegan.translation.provenance import Label
 
+EVERY = 10
 BOTH_TAKE = {"size", "keep_colours"}
 DEFAULTS = Optimization()
 
@@ -61,6 +62,8 @@ class _Asked:
             raise BadInput(
                 "--preview: is for --method optimize; the fast one has nothing to show before it is done"
             )
+        if self.every != EVERY and self.method == "fast":
+            raise BadInput("--every: is for --method optimize; the fast one takes no steps")
         if self.method == "optimize":
             if self.strength != 1:
                 raise BadInput("--strength: is for --method fast; use --style-weight with optimize")
@@ -88,7 +91,7 @@ def stylize(args: list[str]) -> int:
         style_masks: tuple[Path, ...] = (),
         strength: float = 1.0,
         preview: Path | None = None,
-        every: int = 10,
+        every: int = EVERY,
         format: Format | None = None,
         quality: int = 95,
         batch_size: int | None = None,

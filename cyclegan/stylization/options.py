@@ -63,6 +63,8 @@ class Optimization:
                 _check_layers(name, getattr(self, name))
         if self.steps < 1:
             raise BadInput(f"steps: must be 1 or more, not {self.steps}")
+        if self.seed != 0 and self.start != "noise":
+            raise BadInput(f"seed: is of the noise of --start noise, and there is none with {self.start!r}")
         if self.size is not None and self.size < 16:
             raise BadInput(f"size: must be 16 or more, not {self.size}")
         if not 0.1 <= self.style_scale <= 10:
