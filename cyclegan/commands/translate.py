@@ -159,12 +159,14 @@ def _go_through(work: "FolderTranslation") -> None:
 
 def _figures(summary: "Summary") -> dict[str, float]:
     rate = summary.translated / summary.seconds if summary.seconds else 0.0
-    return {"translated": summary.translated, "kept": summary.kept, "images_per_s": round(rate, 2)}
+    return {"translated": summary.translated, "kept": summary.kept, "images_per_s": float(f"{rate:.3g}")}
 
 
 def _sentence(summary: "Summary", target: Path, verb: str) -> str:
     count = summary.translated + summary.kept + len(summary.failed)
-    speed = f" at {_figures(summary)['images_per_s']:g} images/s" if summary.translated else ""
+    speed, rate = "", _figures(summary)["images_per_s"]
+    if rate:
+        speed = f" at {rate:g} images/s" if rate >= 1 else f" at {1 / rate:.3g} s an image"
     parts = [f"{verb.capitalize()}d {summary.translated} of {count} images into {target}{speed}"]
     if summary.kept:
         parts.append(f"{summary.kept} were done before")
