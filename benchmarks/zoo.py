@@ -1,0 +1,207 @@
+"""Every method of training, on the same pictures for the same time: what it costs and what it gives.
+
+python benchmarks/zoo.py --minutes 3 --at-once 2 --out zoo/ --json
+
+Each row is `cyclegan train` for so many minutes on Noto Emoji and Twemoji at 64 pixels, by the default recipe
+but for what the row names: its own recipe is OUT/recipes/NAME.yaml, to be trained again by hand. Then
+`cyclegan evaluate` judges the generator from A to B on the held-out pictures. Seconds are of a step of eight
+pictures, MiB the largest resident memory of the training. A row that is in OUT already is not trained again.
+"""
+
+import json as jsonlib
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+import yaml
+from methods import WATCH
+from PIL import Image, ImageDraw, ImageFont
+
+from cyclegan import Translator
+from cyclegan.datasets.prepare import prepare
+from cyclegan.images import read_image, resize
+from cyclegan.recipes import project_files, read_yaml
+
+DOMAIN, SIZE = "noto2twemoji", 64
+LABEL, GAP = 250, 4
+TRANSFORMER = {"filters": 16, "depth": 3, "features": 96, "heads": 4, "blocks": 4}
+PATCHGAN = {"discriminator": {"name": "patchgan", "filters": 32}}
+NO_COUNTERFEITS = {"lambda_edge_a": 0, "lambda_edge_b": 0}
+# Networks that do not begin as the identity have to learn the picture first, by the paper's weights.
+FROM_NOISE = {
+    "losses": {"lambda_cycle_a": 10, "lambda_cycle_b": 10, "lambda_identity_a": 10, "lambda_identity_b": 10},
+    "optimizer": {"lr": 1.0e-3},
+}
+UNNORMED = {**FROM_NOISE, "optimizer": {"lr": 3.0e-4}}  # at 1e-3 a network without norms ended in one colour
+PRETRAINED = {"pretrain": {"steps": 100, "patch": 8}}
+TERMS = {
+    "lambda_content": 0.2,
+    "content_layers": ["relu3_1"],
+    "lambda_style": 0.5,
+    "style_layers": ["relu1_1", "relu2_1", "relu3_1"],
+    "lambda_total_variation": 0.1,
+}
+# Networks are replaced whole, other sections key by key.
+METHODS: dict[str, dict[str, Any]] = {
+    "cyclegan": {},
+    "cut": {"method": "cut"},
+    "fastcut": {"method": "fastcut"},
+    "unet": {"generator": {"name": "unet", "filters": 24}, **FROM_NOISE},
+    "vit_unet": {"generator": {"name": "vit_unet", **TRANSFORMER}, **FROM_NOISE},
+    "vit_unet, pretrained": {"generator": {"name": "vit_unet", **TRANSFORMER}, **FROM_NOISE, **PRETRAINED},
+    "modnet, pretrained": {"generator": {"name": "modnet", **TRANSFORMER}, **UNNORMED, **PRETRAINED},
+    "reference, pretrained": {
+        "generator": {"name": "modnet", "style": "reference", **TRANSFORMER},
+        **UNNORMED,
+        **PRETRAINED,
+    },
+    "resnet, attention": {
+        "generator": {
+            **{"name": "resnet", "filters": 24, "blocks": 4, "upsample": "resize", "residual": True},
+            **{"norm": "batch", "attention": 16},
+        }
+    },
+    "patchgan": PATCHGAN,
+    "patchgan, spectral norm": {"discriminator": {**PATCHGAN["discriminator"], "spectral_norm": True}},
+    "pixel": {"discriminator": {"name": "pixel", "filters": 32}},
+    "multiscale": {"discriminator": {"name": "multiscale", "filters": 32, "layers": 2}},
+    "batch_statistics": {"discriminator": {"name": "batch_statistics", "filters": 32}},
+    "patchgan, r1": {**PATCHGAN, "losses": {"lambda_r1": 1}},
+    "patchgan, zero-centred": {**PATCHGAN, "losses": {"lambda_zero_centred": 1}},
+    "patchgan, wgan-gp": {
+        **PATCHGAN,
+        "losses": {"adversarial": "wgan-gp", "lambda_edge_a": 0, "lambda_edge_b": 0},
+    },
+    "patchgan, augmented": {**PATCHGAN, "losses": {"diff_augment": ["color", "translation", "cutout"]}},
+    "no counterfeits": {"losses": NO_COUNTERFEITS},
+    "content, style, variation": {"losses": TERMS},
+    "cosine": {"optimizer": {"schedule": "cosine"}},
+}
+FIGURES = ("kid_vgg19", "vgg19_style_distance_to_truth", "vgg19_distance_to_truth", "vgg19_distance_to_input")
+
+
+def recipe(changes: dict[str, Any]) -> dict[str, Any]:
+    """The default recipe with ``changes``, judged once at its end."""
+    whole = read_yaml(project_files("experiments")[DOMAIN])
+    del whole["steps"], whole["evaluation"]
+    for key, value in changes.items():
+        is_section = isinstance(value, dict) and key not in ("generator", "discriminator")
+        whole[key] = {**whole.get(key, {}), **value} if is_section else value
+    return whole
+
+
+def cyclegan(words: list[str], threads: int) -> str:
+    """What one command printed; its chatter goes to standard error."""
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    done = subprocess.run(
+        [sys.executable, "-c", WATCH, *words], stdout=subprocess.PIPE, text=True, env=environment
+    )
+    if done.returncode:
+        raise SystemExit(f"cyclegan {' '.join(words)}: status {done.returncode}")
+    return done.stdout
+
+
+def row(name: str, out: Path, minutes: float, threads: int) -> dict[str, Any]:
+    """Train and judge one method."""
+    words = name.replace(", ", "-").replace(" ", "-")
+    file, run, kept = out / "recipes" / f"{words}.yaml", out / "runs" / words, out / "rows" / f"{words}.json"
+    if kept.is_file():
+        return jsonlib.loads(kept.read_text())
+    for folder in (file.parent, kept.parent):
+        folder.mkdir(parents=True, exist_ok=True)
+    file.write_text(yaml.safe_dump(recipe(METHODS[name]), sort_keys=False))
+    asked = ["--minutes", str(minutes), "--run-dir", str(run), "--tracker", "none"]
+    mib = int(cyclegan(["train", str(file), *asked], threads)) / 1024
+    steps = [jsonlib.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    judged = subprocess.run(
+        [sys.executable, "-m", "cyclegan", "evaluate", str(run / "generators/G_AB"), "--json"],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+    )
+    metrics = jsonlib.loads(judged.stdout.splitlines()[-1])["metrics"]
+    found = {
+        "steps": steps[-1]["step"],
+        "seconds": round(median(8 / each["images_per_s"] for each in steps), 3),
+        "mib": round(mib),
+        **{figure: round(metrics[figure]["value"], 4) for figure in FIGURES},
+        "inputs": {figure: round(metrics[figure]["inputs"], 4) for figure in FIGURES},
+    }
+    kept.write_text(jsonlib.dumps(found))
+    return found
+
+
+def sheet(out: Path, names: list[str], path: Path, pictures: int) -> None:
+    """Held-out pictures, one line each method, with A above and B below."""
+    folder = prepare(DOMAIN)
+    files = sorted((folder / "testA").iterdir())
+    files = [files[i] for i in np.linspace(0, len(files) - 1, pictures + 2).astype(int)[1:-1]]
+    originals = [read_image(file).pixels for file in files]
+    lines = {"A: Noto Emoji, held out": originals}
+    for name in names:
+        run = out / "runs" / name.replace(", ", "-").replace(" ", "-")
+        translator = Translator.from_pretrained(run / "generators/G_AB", precision="fp32")
+        lines[name] = [translator(picture) for picture in originals]
+    lines["B: Twemoji, the truth"] = [read_image(folder / "testB" / file.name).pixels for file in files]
+    step = SIZE + GAP
+    drawn = Image.new("RGB", (LABEL + pictures * step + GAP, len(lines) * step + GAP), "white")
+    pen, font = ImageDraw.Draw(drawn), ImageFont.load_default(14)
+    for row, (name, line) in enumerate(lines.items()):
+        pen.text((GAP, row * step + SIZE // 2 - 6), name, "black", font)
+        for column, pixels in enumerate(line):
+            place = (LABEL + column * step, GAP + row * step)
+            drawn.paste(Image.fromarray(resize(pixels, SIZE, SIZE)), place)
+    drawn.save(path, quality=85, optimize=True)
+
+
+def table(rows: dict[str, dict[str, Any]]) -> None:
+    heads = ("steps", "seconds", "MiB", "KID", "style", "to truth", "to input")
+    print(f"{'':<28}" + "".join(f"{head:>10}" for head in heads))
+    inputs = next(iter(rows.values()))["inputs"]
+    for name, found in {"the inputs": inputs, **rows}.items():
+        values = [found.get(key, "") for key in ("steps", "seconds", "mib", *FIGURES)]
+        print(f"{name:<28}" + "".join(f"{value:>10}" for value in values))
+
+
+def main(
+    out: Path,
+    minutes: float = 3.0,
+    at_once: int = 1,
+    only: tuple[str, ...] = (),
+    pictures: int = 10,
+    json: bool = False,
+) -> None:
+    """Train every method for ``minutes``, judge all, and write OUT/zoo.jpg.
+
+    Args:
+        out: folder for recipes, runs and the picture
+        minutes: of each training
+        at_once: trainings side by side, which share the threads
+        only: names of methods; default is all of them
+        pictures: held-out ones in OUT/zoo.jpg
+        json: end with one line of JSON
+    """
+    unknown = sorted(set(only) - set(METHODS))
+    if unknown:
+        raise SystemExit(f"--only: unknown {', '.join(unknown)}; known: {'; '.join(METHODS)}")
+    prepare(DOMAIN)
+    names = [name for name in METHODS if not only or name in only]
+    threads = max(1, torch.get_num_threads() // at_once)
+    with ThreadPoolExecutor(at_once) as pool:
+        rows = dict(zip(names, pool.map(lambda name: row(name, out, minutes, threads), names), strict=True))
+    table(rows)
+    sheet(out, names, out / "zoo.jpg", pictures)
+    if json:
+        print(jsonlib.dumps({"minutes": minutes, "at_once": at_once, "threads": threads, "rows": rows}))
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
