@@ -39,7 +39,7 @@ FROM_NOISE = {
     "losses": {"lambda_cycle_a": 10, "lambda_cycle_b": 10, "lambda_identity_a": 10, "lambda_identity_b": 10},
     "optimizer": {"lr": 1.0e-3},
 }
-UNNORMED = {**FROM_NOISE, "optimizer": {"lr": 3.0e-4}}  # at 1e-3 a network without norms ended in one colour
+UNNORMED = {**FROM_NOISE, "optimizer": {"lr": 1.0e-4}}  # as in UVCGANv2; with 3e-4 all ends in one colour
 PRETRAINED = {"pretrain": {"steps": 100, "patch": 8}}
 TERMS = {
     "lambda_content": 0.2,
