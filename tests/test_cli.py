@@ -128,7 +128,8 @@ def test_a_bad_file_gives_status_1_and_the_others_are_done(tiny, here, small_dom
     status, out, err = call(capsys, "translate", str(result.run.generator("G_AB")), "in", "out")
     assert status == 1
     assert re.fullmatch(
-        r"Translated 1 of 2 images into out at \S+ (images/s|s an image), 1 could not be \(see above\).\n", out
+        r"Translated 1 of 2 images into out at \S+ (images/s|s an image), 1 could not be \(see above\).\n",
+        out,
     )
     assert "in/bad.png: is not a JPEG" in err
 
