@@ -10,8 +10,6 @@ pictures, MiB the largest resident memory of the training. A row that is in OUT 
 
 import json as jsonlib
 import os
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
@@ -21,7 +19,7 @@ import numpy as np
 import torch
 import tyro
 import yaml
-from methods import WATCH
+from methods import run
 from PIL import Image, ImageDraw, ImageFont
 
 from cyclegan import Translator
@@ -48,7 +46,7 @@ TERMS = {
     "style_layers": ["relu1_1", "relu2_1", "relu3_1"],
     "lambda_total_variation": 0.1,
 }
-# Networks are replaced whole, other sections key by key.
+# A network that is named is replaced whole; all else changes key by key.
 METHODS: dict[str, dict[str, Any]] = {
     "cyclegan": {},
     "cut": {"method": "cut"},
@@ -62,12 +60,7 @@ METHODS: dict[str, dict[str, Any]] = {
         **UNNORMED,
         **PRETRAINED,
     },
-    "resnet, attention": {
-        "generator": {
-            **{"name": "resnet", "filters": 24, "blocks": 4, "upsample": "resize", "residual": True},
-            **{"norm": "batch", "attention": 16},
-        }
-    },
+    "resnet, attention": {"generator": {"attention": 16}},
     "patchgan": PATCHGAN,
     "patchgan, spectral norm": {"discriminator": {**PATCHGAN["discriminator"], "spectral_norm": True}},
     "pixel": {"discriminator": {"name": "pixel", "filters": 32}},
@@ -75,10 +68,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "batch_statistics": {"discriminator": {"name": "batch_statistics", "filters": 32}},
     "patchgan, r1": {**PATCHGAN, "losses": {"lambda_r1": 1}},
     "patchgan, zero-centred": {**PATCHGAN, "losses": {"lambda_zero_centred": 1}},
-    "patchgan, wgan-gp": {
-        **PATCHGAN,
-        "losses": {"adversarial": "wgan-gp", "lambda_edge_a": 0, "lambda_edge_b": 0},
-    },
+    "patchgan, wgan-gp": {**PATCHGAN, "losses": {"adversarial": "wgan-gp", **NO_COUNTERFEITS}},
     "patchgan, augmented": {**PATCHGAN, "losses": {"diff_augment": ["color", "translation", "cutout"]}},
     "no counterfeits": {"losses": NO_COUNTERFEITS},
     "content, style, variation": {"losses": TERMS},
@@ -92,42 +82,31 @@ def recipe(changes: dict[str, Any]) -> dict[str, Any]:
     whole = read_yaml(project_files("experiments")[DOMAIN])
     del whole["steps"], whole["evaluation"]
     for key, value in changes.items():
-        is_section = isinstance(value, dict) and key not in ("generator", "discriminator")
-        whole[key] = {**whole.get(key, {}), **value} if is_section else value
+        is_whole = not isinstance(value, dict) or "name" in value
+        whole[key] = value if is_whole else {**whole.get(key, {}), **value}
     return whole
 
 
-def cyclegan(words: list[str], threads: int) -> str:
-    """What one command printed; its chatter goes to standard error."""
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    done = subprocess.run(
-        [sys.executable, "-c", WATCH, *words], stdout=subprocess.PIPE, text=True, env=environment
-    )
-    if done.returncode:
-        raise SystemExit(f"cyclegan {' '.join(words)}: status {done.returncode}")
-    return done.stdout
-
-
-def row(name: str, out: Path, minutes: float, threads: int) -> dict[str, Any]:
-    """Train and judge one method."""
+def files(name: str, out: Path) -> tuple[Path, Path, Path]:
+    """A row's recipe, the folder of its run, and its figures."""
     words = name.replace(", ", "-").replace(" ", "-")
-    file, run, kept = out / "recipes" / f"{words}.yaml", out / "runs" / words, out / "rows" / f"{words}.json"
+    return out / "recipes" / f"{words}.yaml", out / "runs" / words, out / "rows" / f"{words}.json"
+
+
+def row(name: str, out: Path, minutes: float) -> dict[str, Any]:
+    """Train and judge one method."""
+    file, folder, kept = files(name, out)
     if kept.is_file():
         return jsonlib.loads(kept.read_text())
-    for folder in (file.parent, kept.parent):
-        folder.mkdir(parents=True, exist_ok=True)
+    for parent in (file.parent, kept.parent):
+        parent.mkdir(parents=True, exist_ok=True)
     file.write_text(yaml.safe_dump(recipe(METHODS[name]), sort_keys=False))
-    asked = ["--minutes", str(minutes), "--run-dir", str(run), "--tracker", "none"]
-    mib = int(cyclegan(["train", str(file), *asked], threads)) / 1024
-    steps = [jsonlib.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    judged = subprocess.run(
-        [sys.executable, "-m", "cyclegan", "evaluate", str(run / "generators/G_AB"), "--json"],
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-        env={**os.environ, "OMP_NUM_THREADS": str(threads)},
-    )
-    metrics = jsonlib.loads(judged.stdout.splitlines()[-1])["metrics"]
+    asked = ["--minutes", str(minutes), "--run-dir", str(folder), "--tracker", "none"]
+    _, mib = run(["train", str(file), *asked])
+    steps = [jsonlib.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    generator = folder / "generators/G_AB"
+    run(["evaluate", str(generator)])  # more closely than at the end of a training
+    metrics = jsonlib.loads((generator / "metrics.json").read_text())["metrics"]
     found = {
         "steps": steps[-1]["step"],
         "seconds": round(median(8 / each["images_per_s"] for each in steps), 3),
@@ -142,15 +121,15 @@ def row(name: str, out: Path, minutes: float, threads: int) -> dict[str, Any]:
 def sheet(out: Path, names: list[str], path: Path, pictures: int) -> None:
     """Held-out pictures, one line each method, with A above and B below."""
     folder = prepare(DOMAIN)
-    files = sorted((folder / "testA").iterdir())
-    files = [files[i] for i in np.linspace(0, len(files) - 1, pictures + 2).astype(int)[1:-1]]
-    originals = [read_image(file).pixels for file in files]
+    held_out = sorted((folder / "testA").iterdir())
+    chosen = [held_out[i] for i in np.linspace(0, len(held_out) - 1, pictures + 2).astype(int)[1:-1]]
+    originals = [read_image(file).pixels for file in chosen]
     lines = {"A: Noto Emoji, held out": originals}
     for name in names:
-        run = out / "runs" / name.replace(", ", "-").replace(" ", "-")
-        translator = Translator.from_pretrained(run / "generators/G_AB", precision="fp32")
+        _, run_folder, _ = files(name, out)
+        translator = Translator.from_pretrained(run_folder / "generators/G_AB", precision="fp32")
         lines[name] = [translator(picture) for picture in originals]
-    lines["B: Twemoji, the truth"] = [read_image(folder / "testB" / file.name).pixels for file in files]
+    lines["B: Twemoji, the truth"] = [read_image(folder / "testB" / file.name).pixels for file in chosen]
     step = SIZE + GAP
     drawn = Image.new("RGB", (LABEL + pictures * step + GAP, len(lines) * step + GAP), "white")
     pen, font = ImageDraw.Draw(drawn), ImageFont.load_default(14)
@@ -195,8 +174,9 @@ def main(
     prepare(DOMAIN)
     names = [name for name in METHODS if not only or name in only]
     threads = max(1, torch.get_num_threads() // at_once)
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # of each command
     with ThreadPoolExecutor(at_once) as pool:
-        rows = dict(zip(names, pool.map(lambda name: row(name, out, minutes, threads), names), strict=True))
+        rows = dict(zip(names, pool.map(lambda name: row(name, out, minutes), names), strict=True))
     table(rows)
     sheet(out, names, out / "zoo.jpg", pictures)
     if json:

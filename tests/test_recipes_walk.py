@@ -143,26 +143,8 @@ def test_the_walk_meets_every_pair():
         "m": METHODS,
         "b": "24",
     }
-    for one, other in (
-        "gd",
-        "gl",
-        "gs",
-        "gm",
-        "dl",
-        "ds",
-        "dm",
-        "lm",
-        "sm",
-        "pm",
-        "gt",
-        "dt",
-        "mt",
-        "gb",
-        "db",
-        "lb",
-        "mb",
-        "pb",
-    ):
+    pairs = "gd gl gs gm dl ds dm lm sm pm gt dt mt gb db lb mb pb"
+    for one, other in pairs.split():
         met = {(row[one], row[other]) for row in rows}
         assert len(met) == len(kinds.get(one, TERMS)) * len(kinds.get(other, TERMS)), (one, other)
 

@@ -176,6 +176,12 @@ class LossSettings(Frozen):
         (), description="how all that discriminators see is augmented, for small data"
     )
 
+    @property
+    def style_pictures(self) -> dict[str, Path]:
+        """By side the pictures that are named for their style."""
+        named = {"A": self.style_picture_a, "B": self.style_picture_b}
+        return {side: path for side, path in named.items() if path is not None}
+
 
 class NceSettings(Frozen):
     """PatchNCE, which holds what a picture shows in cut and fastcut (arXiv 2007.15651, §3)."""

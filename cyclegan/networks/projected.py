@@ -49,11 +49,7 @@ class ProjectedPatchGAN(nn.Module):
         super().__init__()
         if not 1 <= scales <= len(TAPS):
             raise BadInput(f"discriminator.scales: must be 1 to {len(TAPS)} for projected, not {scales}")
-        depths = [max(1, layers - block) for block in range(scales)]
-        check_attention(
-            attention,
-            sorted({2 ** (block + n) for block, depth in enumerate(depths) for n in range(1, depth + 1)}),
-        )
+        check_attention(attention, [2**level for level in range(1, max(layers, scales) + 1)])
         self.detail = detail
         # Until ``calibrate`` says how large they are: VGG-19 wants images up to 255, and so are its features.
         for block in range(scales):
@@ -62,7 +58,8 @@ class ProjectedPatchGAN(nn.Module):
         # In a tuple, so that it is no submodule: neither optimized, saved, nor exchanged by processes.
         self.fixed = (pretrained_vgg19(),)
         self.heads = nn.ModuleList(
-            _head(WIDTHS[block], filters, depth, 2**block, attention) for block, depth in enumerate(depths)
+            _head(WIDTHS[block], filters, max(1, layers - block), 2**block, attention)
+            for block in range(scales)
         )
         if spectral_norm:
             normalize_spectrally(self.heads)

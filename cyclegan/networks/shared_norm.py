@@ -35,12 +35,12 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
         self.running_var.lerp_(variance.to(self.running_var.dtype), self.momentum)
 
 
-def share_batch_norm(network: nn.Module, device: torch.device) -> nn.Module:
+def share_batch_norm(network: nn.Module, device: torch.device) -> None:
     """Let all batch norms of ``network``, which is changed in place, see the batches of all processes."""
     if device.type == "cuda":
-        return nn.SyncBatchNorm.convert_sync_batchnorm(network)
-    replace_layers(network, _shared)
-    return network
+        nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    else:
+        replace_layers(network, _shared)
 
 
 def _shared(layer: nn.Module) -> nn.Module | None:

@@ -110,10 +110,8 @@ class Trainer:
         with self.accelerator.local_main_process_first():
             domain = open_domain(self.settings)
         if (required := self.settings.require_license) is not None:
-            losses = self.settings.losses
-            styles = {"A": losses.style_picture_a, "B": losses.style_picture_b}
-            named = {side: path for side, path in styles.items() if path is not None}
-            domain = decided_by_main(self.accelerator, lambda: cleared(domain, required, named))
+            styles = self.settings.losses.style_pictures
+            domain = decided_by_main(self.accelerator, lambda: cleared(domain, required, styles))
         with self.accelerator.local_main_process_first():
             return domain, UnpairedImages(*open_stores(domain, self.settings), self.settings)
 

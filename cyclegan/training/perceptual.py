@@ -113,7 +113,7 @@ def style_pictures(settings: TrainSettings, side: str, train: Sequence[Path]) ->
     Args:
         train: the files of the training images; evenly spread ones are taken.
     """
-    named = getattr(settings.losses, f"style_picture_{side.lower()}")
+    named = settings.losses.style_pictures.get(side)
     for path in spread(train, STYLE_IMAGES) if named is None else [named]:
         pixels = read_image(path, settings.data.channels, settings.data.background).pixels
         yield to_tensor(resize(pixels, settings.size, settings.size))[None]
