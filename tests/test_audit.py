@@ -1,17 +1,11 @@
-"""Licences and attribution: what other programs wrote into files is found, and what is not allowed is refused."""
+"""Licences and attribution: what cards and files say is put together, and what is not allowed is refused."""
 
 import json
-import shutil
-import subprocess
-from io import BytesIO
 
-import c2pa
 import numpy as np
-import pyexiv2
 import pytest
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
-from test_signing import MIME, make_pair, write_pair
+from test_rights import ZERO, with_exiv2
 
 from cyclegan.cli import main
 from cyclegan.config import TrainSettings
@@ -21,160 +15,10 @@ from cyclegan.datasets.domain import open_domain
 from cyclegan.datasets.licences import allowed_list, is_allowed, joined, licence_in, licence_of
 from cyclegan.errors import BadInput
 from cyclegan.images import write_image
-from cyclegan.metadata.rights import rights_of
 from cyclegan.training.train import train
 from cyclegan.translation.inspection import inspect_file
 
-BY = "https://creativecommons.org/licenses/by/4.0/"
-ZERO = "https://creativecommons.org/publicdomain/zero/1.0/"
 ALLOWED = "CC0-1.0,CC-BY-4.0,Apache-2.0"
-
-
-def says(path):
-    return {(s.where, s.kind, s.text) for s in rights_of(path.read_bytes()).statements}
-
-
-def with_exiftool(path, **tags):
-    words = [f"-{name.replace('__', ':').replace('_', '-')}={value}" for name, value in tags.items()]
-    command = ["exiftool", "-overwrite_original", "-q", "-m", *words, str(path)]
-    subprocess.run(command, check=True, capture_output=True)
-
-
-def with_exiv2(path, exif=None, iptc=None, xmp=None):
-    with pyexiv2.Image(str(path)) as image:
-        for modify, values in ((image.modify_exif, exif), (image.modify_iptc, iptc), (image.modify_xmp, xmp)):
-            if values:
-                modify(values)
-
-
-@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif", ".webp"])
-def test_what_exiv2_wrote_is_read(photograph, suffix):
-    path = photograph(f"a{suffix}")
-    exif = {"Exif.Image.Copyright": "2020 Jané", "Exif.Image.Artist": "Jané"}
-    iptc = {"Iptc.Application2.Copyright": "© Jané", "Iptc.Application2.Byline": ["Jané", "Jo"]}
-    xmp = {
-        "Xmp.xmpRights.UsageTerms": {'lang="x-default"': "CC BY 4.0"},
-        "Xmp.xmpRights.WebStatement": BY,
-        "Xmp.dc.rights": {'lang="x-default"': "© Jané"},
-        "Xmp.dc.creator": ["Jané", "Jo"],
-    }
-    with_exiv2(path, exif, None if suffix == ".webp" else iptc, xmp)
-    expected = {
-        ("EXIF Copyright", "notice", "2020 Jané"),
-        ("EXIF Artist", "creator", "Jané"),
-        ("XMP xmpRights:UsageTerms", "licence", "CC BY 4.0"),
-        ("XMP xmpRights:WebStatement", "licence", BY),
-        ("XMP dc:rights", "notice", "© Jané"),
-        ("XMP dc:creator", "creator", "Jané"),
-        ("XMP dc:creator", "creator", "Jo"),
-    }
-    if suffix != ".webp":  # has no place for IPTC
-        expected |= {("IPTC CopyrightNotice", "notice", "© Jané"), ("IPTC By-line", "creator", "Jané")}
-        expected |= {("IPTC By-line", "creator", "Jo")}
-    assert says(path) == expected
-
-
-@pytest.mark.skipif(shutil.which("exiftool") is None, reason="exiftool is not installed")
-@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif", ".webp"])
-def test_what_exiftool_wrote_is_read(photograph, suffix):
-    path = photograph(f"a{suffix}")
-    with_exiftool(
-        path, XMP_cc__License=ZERO, IPTC__CopyrightNotice="Jo", EXIF__Copyright="Jo", XMP_dc__Creator="Jo"
-    )
-    found = says(path)
-    assert ("XMP cc:license", "licence", ZERO) in found
-    assert ("EXIF Copyright", "notice", "Jo") in found
-    assert ("XMP dc:creator", "creator", "Jo") in found
-    assert (("IPTC CopyrightNotice", "notice", "Jo") in found) == (suffix != ".webp")
-
-
-def test_texts_of_png_and_files_that_say_nothing(tmp_path, photograph):
-    info = PngInfo()
-    info.add_text("Copyright", "Jo, CC0 1.0")
-    info.add_itxt("Author", "Jané")
-    Image.new("RGB", (8, 8)).save(tmp_path / "a.png", pnginfo=info)
-    assert says(tmp_path / "a.png") == {
-        ("PNG Copyright", "notice", "Jo, CC0 1.0"), ("PNG Author", "creator", "Jané")
-    }  # fmt: skip
-    for suffix in (".jpg", ".png", ".tif", ".webp", ".bmp"):
-        assert says(photograph(f"b{suffix}")) == set()
-
-
-def test_damaged_metadata_is_told_and_is_no_crash(tmp_path):
-    image = Image.new("RGB", (8, 8))
-    path = tmp_path / "a.jpg"
-    image.save(path, exif=b"Exif\0\0MM\0*\0\0\xff\xff", xmp=b"<x:xmpmeta><broken")
-    xmp, exif = rights_of(path.read_bytes()).unread
-    assert xmp.startswith("its XMP cannot be read (") and exif.startswith("its EXIF cannot be read (")
-    for name in ("exif", "iptc"):
-        info = PngInfo()
-        info.add_text(f"Raw profile type {name}", f"\n{name}\n 8\n3842494d0404zz")
-        image.save(tmp_path / "a.png", pnginfo=info)
-        (fault,) = rights_of((tmp_path / "a.png").read_bytes()).unread
-        assert fault.startswith(f"its {name.upper()} cannot be read (")
-    image.save(path, xmp=b'<!DOCTYPE a [<!ENTITY b "c">]><a/>')
-    assert rights_of(path.read_bytes()).unread == ("its XMP declares entities, which XMP does not have",)
-
-
-def signed(tmp_path, source, assertions):
-    """A picture with a C2PA manifest, by c2pa-python itself."""
-    authority = make_pair("Root", ca=True)
-    write_pair(tmp_path, "chain", make_pair("Signer", authority), authority[1])
-    info = c2pa.C2paSignerInfo(
-        b"es256", (tmp_path / "chain.pem").read_bytes(), (tmp_path / "chain.key").read_bytes(), None
-    )
-    action = {
-        "action": "c2pa.created",
-        "digitalSourceType": "http://cv.iptc.org/newscodes/digitalsourcetype/digitalCapture",
-    }
-    listed = [{"label": "c2pa.actions.v2", "data": {"actions": [action]}}, *assertions]
-    manifest = {
-        "title": "a",
-        "claim_generator_info": [{"name": "test", "version": "1"}],
-        "assertions": listed,
-    }
-    out = tmp_path / f"signed{source.suffix}"
-    mime = MIME[source.suffix]
-    given = BytesIO(source.read_bytes())
-    with c2pa.Builder(manifest) as builder, c2pa.Signer.from_info(info) as signer, out.open("w+b") as target:
-        builder.sign(signer, mime, given, target)
-    return out
-
-
-WORK = {
-    "label": "stds.schema-org.CreativeWork",
-    "data": {
-        "@context": "https://schema.org", "@type": "CreativeWork", "license": BY,
-        "author": [{"@type": "Person", "name": "Jané"}], "copyrightNotice": "© Jané",
-    },
-}  # fmt: skip
-
-
-def mining(use):
-    entries = {"cawg.ai_generative_training": {"use": use}, "cawg.ai_inference": {"use": "notAllowed"}}
-    return {"label": "cawg.training-mining", "data": {"entries": entries}}
-
-
-@pytest.mark.parametrize("suffix", [".jpg", ".png"])
-def test_content_credentials(photograph, tmp_path, suffix):
-    path = signed(tmp_path, photograph(f"a{suffix}"), [WORK, mining("notAllowed")])
-    label = WORK["label"]
-    assert says(path) == {
-        (f"C2PA {label}", "licence", BY),
-        (f"C2PA {label}", "creator", "Jané"),
-        (f"C2PA {label}", "notice", "© Jané"),
-        ("C2PA cawg.training-mining", "mining", "cawg.ai_generative_training: notAllowed"),
-    }
-
-
-def test_what_credentials_grant_counts_only_while_they_hold(photograph, tmp_path):
-    path = signed(tmp_path, photograph("a.jpg", size=(64, 64)), [WORK, mining("allowed")])
-    assert all(kind != "mining" for _, kind, _ in says(path))
-    data = bytearray(path.read_bytes())
-    data[-30] ^= 1  # of the pixels
-    rights = rights_of(bytes(data))
-    assert rights.statements == ()
-    assert any(BY in reason and "does not hold" in reason for reason in rights.unread)
 
 
 NAMES = {

@@ -1,11 +1,13 @@
 """Content credentials (C2PA) as they lie in a file, read and verified by c2pa-python."""
 
 import json
+from collections.abc import Mapping
 from io import BytesIO
 from typing import Any
 
 # Nothing is fetched from anywhere.
 OFFLINE = {"remote_manifest_fetch": False, "ocsp_fetch": False}
+UNTRUSTED = "signingCredential.untrusted"  # no fault of the signature: the signer is not known here
 
 
 class CredentialsError(Exception):
@@ -53,6 +55,12 @@ def read_store(data: bytes, trust: bytes | None = None) -> tuple[dict[str, Any],
         return None  # a format that can hold no manifest
     except c2pa.C2paError as error:
         raise CredentialsError(plain(error)) from error
+
+
+def ingredient_holds(ingredient: Mapping[str, Any]) -> bool:
+    """Whether the signature of what went into a file held when it did, as the file's manifest says."""
+    failed = ingredient.get("validation_results", {}).get("activeManifest", {}).get("failure", [])
+    return {each["code"] for each in failed} <= {UNTRUSTED}
 
 
 def plain(error: Exception) -> str:

@@ -11,7 +11,13 @@ from typing import Any, Literal
 from PIL import Image
 
 from cyclegan.metadata import tags
-from cyclegan.metadata.credentials import CredentialsError, NotInstalled, read_store, seems_signed
+from cyclegan.metadata.credentials import (
+    CredentialsError,
+    NotInstalled,
+    ingredient_holds,
+    read_store,
+    seems_signed,
+)
 
 Kind = Literal["licence", "notice", "creator", "mining"]
 _LONGEST = 2000  # characters of one statement; whole licences have been put into such fields
@@ -28,6 +34,8 @@ _PROPERTIES: dict[tuple[str, str], Kind] = {
     ("xmpRights", "Owner"): "creator",
     ("cc", "attributionName"): "creator",
     ("photoshop", "Credit"): "creator",
+    ("plus", "CopyrightOwnerName"): "creator",
+    ("plus", "ImageCreatorName"): "creator",
     ("plus", "DataMining"): "mining",
 }
 _NAMESPACES = {
@@ -111,7 +119,7 @@ def _xmp(image: Image.Image, unread: list[str]) -> Iterator[Statement]:
     except (ET.ParseError, ValueError, RecursionError) as error:
         unread.append(f"its XMP cannot be read ({error})")
         return
-    for about in root.iter(f"{_RDF}Description"):
+    for about in root.iter():  # properties stand in descriptions, and in the parts of structures
         for (prefix, name), kind in _PROPERTIES.items():
             key = f"{{{_NAMESPACES[prefix]}}}{name}"
             values = [about.get(key, "")]
@@ -213,19 +221,35 @@ def _c2pa(data: bytes, unread: list[str]) -> Iterator[Statement]:
     if found is None:
         return
     store, state = found
-    manifest = store.get("manifests", {}).get(store.get("active_manifest"), {})
-    for assertion in manifest.get("assertions", []):
-        label, facts = str(assertion.get("label", "")), assertion.get("data")
-        if isinstance(facts, str):
-            facts = _json(facts)
-        if not isinstance(facts, Mapping):
+    for where, manifest, holds in _manifests(store, state != "Invalid"):
+        for assertion in manifest.get("assertions", []):
+            name, facts = f"{where} {assertion.get('label', '')}", assertion.get("data")
+            if isinstance(facts, str):
+                facts = _json(facts)
+            if not isinstance(facts, Mapping):
+                continue
+            for statement in (*_of_assertion(name, facts), *_of_mining(name, facts)):
+                # What is not allowed counts as it stands; what is granted only if nobody changed it.
+                if statement.kind == "mining" or holds:
+                    yield statement
+                else:
+                    unread.append(
+                        f"{statement.where} says {statement.text!r}, but its signature does not hold"
+                    )
+
+
+def _manifests(store: Mapping[str, Any], holds: bool) -> Iterator[tuple[str, Mapping[str, Any], bool]]:
+    """The file's manifest and those of what it was made from, with whether each one's signature holds."""
+    manifests, seen = store.get("manifests", {}), set()
+    waiting = [("C2PA", store.get("active_manifest"), holds)]
+    while waiting:
+        where, name, holds = waiting.pop(0)
+        if name in seen or name not in manifests:
             continue
-        for statement in (*_of_assertion(label, facts), *_of_mining(label, facts)):
-            # What is not allowed counts as it stands; what is granted only if nobody changed it.
-            if statement.kind == "mining" or state != "Invalid":
-                yield statement
-            else:
-                unread.append(f"{statement.where} says {statement.text!r}, but its signature does not hold")
+        seen.add(name)
+        yield where, manifests[name], holds
+        for each in manifests[name].get("ingredients", []):
+            waiting.append(("C2PA ingredient", each.get("active_manifest"), holds and ingredient_holds(each)))
 
 
 def _json(text: str) -> Any:
@@ -235,9 +259,8 @@ def _json(text: str) -> Any:
         return None
 
 
-def _of_assertion(label: str, facts: Mapping[str, Any]) -> Iterator[Statement]:
+def _of_assertion(where: str, facts: Mapping[str, Any]) -> Iterator[Statement]:
     """Schema.org's CreativeWork (C2PA 1.4 §17.13) and metadata in JSON-LD (C2PA 2.2 §18.16)."""
-    where = f"C2PA {label}"
     for name, kind in _SCHEMA.items():
         yield from _statements(where, kind, list(_words(facts.get(name))))
     for (prefix, name), kind in _PROPERTIES.items():
@@ -259,11 +282,11 @@ def _words(value: Any) -> Iterator[str]:
         yield from (text for key, text in value.items() if not key.startswith("@") and isinstance(text, str))
 
 
-def _of_mining(label: str, facts: Mapping[str, Any]) -> Iterator[Statement]:
+def _of_mining(where: str, facts: Mapping[str, Any]) -> Iterator[Statement]:
     entries = facts.get("entries")
-    if "training-mining" not in label or not isinstance(entries, Mapping):
+    if "training-mining" not in where or not isinstance(entries, Mapping):
         return
     for name, entry in entries.items():
         use = entry.get("use") if isinstance(entry, Mapping) else None
         if str(name).rpartition(".")[2] in _TRAINING_USES and use in ("notAllowed", "constrained"):
-            yield Statement(f"C2PA {label}", "mining", f"{name}: {use}")
+            yield Statement(where, "mining", f"{name}: {use}")

@@ -17,7 +17,14 @@ from PIL import Image
 
 from cyclegan.errors import BadInput
 from cyclegan.images import BadImage, encode_image
-from cyclegan.metadata.credentials import OFFLINE, CredentialsError, plain, read_store
+from cyclegan.metadata.credentials import (
+    OFFLINE,
+    UNTRUSTED,
+    CredentialsError,
+    ingredient_holds,
+    plain,
+    read_store,
+)
 from cyclegan.translation.provenance import DIGITAL_SOURCE_TYPE
 
 if TYPE_CHECKING:
@@ -34,7 +41,6 @@ MIME_TYPES = {
 }
 # No thumbnails, for the picture itself is there; nothing is fetched from anywhere.
 _SETTINGS = {"builder": {"thumbnail": {"enabled": False}}, "verify": OFFLINE}
-_UNTRUSTED = "signingCredential.untrusted"  # no fault of the signature: the signer is not known here
 
 
 def need_c2pa() -> Any:
@@ -278,7 +284,7 @@ def _signature(store: dict[str, Any], state: str | None) -> Signature:
     failed = [*results.get("activeManifest", {}).get("failure", [])]
     for delta in results.get("ingredientDeltas", []):
         failed += delta["validationDeltas"]["failure"]
-    codes = sorted({failure["code"] for failure in failed} - {_UNTRUSTED})
+    codes = sorted({failure["code"] for failure in failed} - {UNTRUSTED})
     if state == "Invalid" and not codes:
         codes = ["invalid"]
     info = manifest.get("signature_info", {})
@@ -299,6 +305,5 @@ def _signature(store: dict[str, Any], state: str | None) -> Signature:
 def _ingredient(found: dict[str, Any]) -> Ingredient:
     state = None
     if "active_manifest" in found:
-        failed = found.get("validation_results", {}).get("activeManifest", {}).get("failure", [])
-        state = "invalid" if {each["code"] for each in failed} - {_UNTRUSTED} else "valid"
+        state = "valid" if ingredient_holds(found) else "invalid"
     return Ingredient(found.get("title") or "untitled", found["relationship"], state)
