@@ -29,15 +29,9 @@ from cyclegan.recipes import project_files, read_yaml
 
 DOMAIN, SIZE = "noto2twemoji", 64
 LABEL, GAP = 250, 4
-TRANSFORMER = {"filters": 16, "depth": 3, "features": 96, "heads": 4, "blocks": 4}
+TRANSFORMER = {"filters": 16, "depth": 3, "features": 96, "heads": 4, "blocks": 4, "residual": True}
 PATCHGAN = {"discriminator": {"name": "patchgan", "filters": 32}}
 NO_COUNTERFEITS = {"lambda_edge_a": 0, "lambda_edge_b": 0}
-# Networks that do not begin as the identity have to learn the picture first, by the paper's weights.
-FROM_NOISE = {
-    "losses": {"lambda_cycle_a": 10, "lambda_cycle_b": 10, "lambda_identity_a": 10, "lambda_identity_b": 10},
-    "optimizer": {"lr": 1.0e-3},
-}
-UNNORMED = {**FROM_NOISE, "optimizer": {"lr": 1.0e-4}}  # as in UVCGANv2; with 3e-4 all ends in one colour
 PRETRAINED = {"pretrain": {"steps": 100, "patch": 8}}
 TERMS = {
     "lambda_content": 0.2,
@@ -51,15 +45,12 @@ METHODS: dict[str, dict[str, Any]] = {
     "cyclegan": {},
     "cut": {"method": "cut"},
     "fastcut": {"method": "fastcut"},
-    "unet": {"generator": {"name": "unet", "filters": 24}, **FROM_NOISE},
-    "vit_unet": {"generator": {"name": "vit_unet", **TRANSFORMER}, **FROM_NOISE},
-    "vit_unet, pretrained": {"generator": {"name": "vit_unet", **TRANSFORMER}, **FROM_NOISE, **PRETRAINED},
-    "modnet, pretrained": {"generator": {"name": "modnet", **TRANSFORMER}, **UNNORMED, **PRETRAINED},
-    "reference, pretrained": {
-        "generator": {"name": "modnet", "style": "reference", **TRANSFORMER},
-        **UNNORMED,
-        **PRETRAINED,
-    },
+    "unet": {"generator": {"name": "unet", "filters": 24, "residual": True}},
+    "vit_unet": {"generator": {"name": "vit_unet", **TRANSFORMER}},
+    "vit_unet, pretrained": {"generator": {"name": "vit_unet", **TRANSFORMER}, **PRETRAINED},
+    "modnet": {"generator": {"name": "modnet", **TRANSFORMER}},
+    "modnet, pretrained": {"generator": {"name": "modnet", **TRANSFORMER}, **PRETRAINED},
+    "modnet, reference": {"generator": {"name": "modnet", "style": "reference", **TRANSFORMER}},
     "resnet, attention": {"generator": {"attention": 16}},
     "patchgan": PATCHGAN,
     "patchgan, spectral norm": {"discriminator": {**PATCHGAN["discriminator"], "spectral_norm": True}},

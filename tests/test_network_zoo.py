@@ -25,7 +25,9 @@ ZOO = {
     "modnet": ("modnet", {**SMALL, "depth": 3}),
     "modnet, reference": ("modnet", {**SMALL, "depth": 3, "style": "reference"}),
     "modnet, attention": ("modnet", {**SMALL, "depth": 2, "attention": 1}),
+    "modnet, residual": ("modnet", {**SMALL, "depth": 2, "residual": True}),
 }
+CONVOLUTIONS = (torch.nn.Conv2d, torch.nn.ConvTranspose2d)
 JUDGES = {
     "patchgan": ("patchgan", {"filters": 4, "layers": 2}),
     "patchgan, attention": ("patchgan", {"filters": 4, "layers": 2, "attention": 4, "spectral_norm": True}),
@@ -51,6 +53,29 @@ def awake(network):
 def test_the_tests_know_every_network():
     assert {name for name, _ in ZOO.values()} == set(GENERATORS)
     assert {name for name, _ in JUDGES.values()} == set(DISCRIMINATORS)
+
+
+@pytest.mark.parametrize("kind", ["resnet", "unet", "vit_unet", "modnet"])
+def test_a_residual_generator_adds_to_the_image_or_to_its_colours(kind):
+    name, arguments = ZOO[kind]
+    images = torch.rand(2, 3, 64, 32) * 2 - 1
+    patches = images.unflatten(3, (8, 4)).unflatten(2, (16, 4)).mean(dim=(3, 5))
+    colours = torch.nn.functional.interpolate(patches, scale_factor=4, mode="bilinear")
+    for residual, expected in ((True, images), ("coarse", colours)):
+        network = initialize(build("generator", name, {**arguments, "residual": residual}))
+        last = [layer for layer in network.modules() if isinstance(layer, CONVOLUTIONS)][-1]
+        torch.nn.init.zeros_(last.weight)
+        torch.nn.init.constant_(last.bias, 0.25)
+        with torch.no_grad():
+            torch.testing.assert_close(network.train()(images), (expected + 0.25).clamp(-1, 1))
+
+
+def test_signals_do_not_vanish_where_no_norm_brings_them_back():
+    """A network as deep as the paper's, as it begins, over the maps that it keeps and the one that it ends with."""
+    network = initialize(build("generator", "modnet", {**SMALL, "depth": 4, "blocks": 4}))
+    with torch.no_grad():
+        widths = [float(found.std()) for found in network.encode(torch.randn(4, 3, 64, 64))]
+    assert all(0.2 < width < 5 for width in widths)
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from cyclegan.networks.spectral import is_normalized, set_weight
 NormName = Literal["instance", "instance_affine", "batch", "none"]
 PaddingName = Literal["reflect", "replicate", "zero"]
 DownsampleName = Literal["stride", "blur"]
+Residual = bool | Literal["coarse"]
 UpsampleName = Literal["transpose", "resize", "resize_zero", "bilinear", "bilinear_zero", "blur"]
 
 
@@ -210,13 +211,20 @@ def downsample_layers(
 
 
 def initialize(network: nn.Module, std: float = 0.02) -> nn.Module:
-    """Draw weights from N(0, 0.02), biases 0 (CycleGAN §7.1); batch norm scales from N(1, 0.02)."""
+    """Draw weights from N(0, 0.02), biases 0 (CycleGAN §7.1); batch norm scales from N(1, 0.02).
+
+    Where ``network.keeps_variance``, all weights but those of ``network.last`` are drawn as wide as their
+    inputs ask for (He et al. 2015, eq. 10): without norms, a signal would vanish in layers of 0.02.
+    """
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            width = std
+            if getattr(network, "keeps_variance", False) and module is not network.last:
+                width = math.sqrt(2 / module.weight[0].numel())
             if is_normalized(module):
-                set_weight(module, torch.empty_like(module.weight).normal_(0.0, std))
+                set_weight(module, torch.empty_like(module.weight).normal_(0.0, width))
             elif isinstance(module.weight, nn.Parameter):
-                nn.init.normal_(module.weight, 0.0, std)
+                nn.init.normal_(module.weight, 0.0, width)
             else:  # a fixed filter
                 continue
             if module.bias is not None:
@@ -248,6 +256,33 @@ def clamp(x: Tensor) -> Tensor:
     stays a stain, whatever the discriminator says. Here a gradient that leads back in passes.
     """
     return _Clamp.apply(x)
+
+
+class Ending(nn.Module):
+    """A generator's last step: tanh; with ``residual``, a sum with the image, clamped.
+
+    A network that adds (Kupyn et al. 2018, §4) begins as the identity: much faster to a first result where A
+    and B are near each other. ``coarse`` adds to the image's colours alone, averaged over 4x4 pixels: where B
+    lacks the fine detail of A, the network need not learn to take it away.
+    """
+
+    def __init__(self, residual: Residual) -> None:
+        super().__init__()
+        self.residual = bool(residual)
+        self.coarse = (
+            nn.Sequential(nn.AvgPool2d(4), nn.Upsample(scale_factor=4, mode="bilinear"))
+            if residual == "coarse"
+            else None
+        )
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """From the image x and what was made of it, (N, channels, H, W) both, to values in [-1, 1]."""
+        if not self.residual:
+            return y.tanh()
+        if self.coarse is not None:
+            x = self.coarse(x)
+        # Exporters and tracers follow torch's clamp alone.
+        return clamp(x + y) if self.training else (x + y).clamp(-1, 1)
 
 
 def is_plain(convolution: nn.Conv2d, padding: int, kernel: tuple[int, ...] = (3, 3)) -> bool:

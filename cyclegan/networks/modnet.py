@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from cyclegan.networks.attention import attention_at, check_attention
-from cyclegan.networks.layers import ReflectionPad
+from cyclegan.networks.layers import Ending, ReflectionPad, Residual
 from cyclegan.networks.transformer import PixelwiseTransformer
 from cyclegan.networks.vit_unet import Encoder, enlarge
 
@@ -96,10 +96,12 @@ class ModNet(nn.Module):
         heads: of each attention.
         blocks: transformer blocks.
         style: ``token`` or ``reference``.
+        residual: end by adding to the image, or to its ``coarse`` colours, in place of tanh (``Ending``).
         attention: self-attention on the way up, where the image's side is so many times the map's; 0: none.
     """
 
     reach = None  # the transformer sees the whole image
+    keeps_variance = True  # it has no norms, but for those of tokens
     patch_layers = (0, 1, 2, 3, 4)  # of ``encode``
 
     def __init__(
@@ -111,6 +113,7 @@ class ModNet(nn.Module):
         heads: int = 6,
         blocks: int = 12,
         style: Literal["token", "reference"] = "token",
+        residual: Residual = False,
         attention: int = 0,
     ) -> None:
         super().__init__()
@@ -134,6 +137,7 @@ class ModNet(nn.Module):
             nn.Sequential(*attention_at(attention, 2**level, width)) for level, width in enumerate(after)
         )
         self.last = nn.Conv2d(widths[0], channels, 1)
+        self.ending = Ending(residual)
 
     def style_of(self, pictures: Tensor) -> Tensor:
         """(N, channels, H, W) in [-1, 1], of the target domain, to their style codes (N, features)."""
@@ -153,12 +157,13 @@ class ModNet(nn.Module):
                 ``style`` is ``reference``.
         """
         style = self.style_code.expand(x.shape[0], -1) if reference is None else self.style_of(reference)
+        image = x
         x, kept = self.down(x)
         x, style = self.transformer(x, style)
         for level in reversed(range(len(kept))):
             x = self.up[level](torch.cat([self.enlarge[level](x), kept[level]], dim=1), style)
             x = self.attention[level](x)
-        return self.last(x).tanh()
+        return self.ending(image, self.last(x))
 
     def encode(self, x: Tensor) -> Iterator[Tensor]:
         """The maps on the way in: the image, what is kept at each size, and what enters the transformer."""

@@ -1,7 +1,6 @@
 """The ResNet generator of CycleGAN (§7.1), after Johnson et al. 2016."""
 
 from collections.abc import Iterator
-from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -10,11 +9,12 @@ from cyclegan.networks.attention import attends_to_all, attention_at, check_atte
 from cyclegan.networks.layers import (
     DownsampleName,
     Dropout,
+    Ending,
     NormName,
     PaddingName,
     ReflectionPad,
+    Residual,
     UpsampleName,
-    clamp,
     downsample_layers,
     has_own_shift,
     norm_layer,
@@ -57,10 +57,7 @@ class ResnetGenerator(nn.Module):
         norm: ``instance`` as in the paper, ``instance_affine``, ``batch`` or ``none``.
         upsample: ``transpose`` as in the paper, ``resize``, free of checkerboards, or one of the others
             that generators from elsewhere have (``layers.upsample_layers``).
-        residual: add the layers' output to the image and clamp to [-1, 1], in place of tanh (Kupyn et al.
-            2018, §4). The network then begins as the identity: much faster to a first result where A and
-            B are near each other. ``coarse`` adds it to the image's colours alone, averaged over 4x4
-            pixels: where B lacks the fine detail of A, the network need not learn to take it away.
+        residual: end by adding to the image, or to its ``coarse`` colours, in place of tanh (``Ending``).
         downsample: ``stride`` as in the paper, or ``blur``, free of aliasing, as in CUT.
         padding: of the blocks: ``reflect`` as in the paper, ``replicate`` or ``zero``.
         dropout: drop half of the values inside each block while training, as in pix2pix.
@@ -89,7 +86,7 @@ class ResnetGenerator(nn.Module):
         blocks: int = 9,
         norm: NormName = "instance",
         upsample: UpsampleName = "transpose",
-        residual: bool | Literal["coarse"] = False,
+        residual: Residual = False,
         downsample: DownsampleName = "stride",
         padding: PaddingName = "reflect",
         dropout: bool = False,
@@ -120,22 +117,11 @@ class ResnetGenerator(nn.Module):
                 *attention_at(attention, share, width // 2),
             ]
         layers += [ReflectionPad(3), nn.Conv2d(filters, channels, 7)]
-        self.residual = bool(residual)
-        self.coarse = (
-            nn.Sequential(nn.AvgPool2d(4), nn.Upsample(scale_factor=4, mode="bilinear"))
-            if residual == "coarse"
-            else None
-        )
         self.layers = nn.Sequential(*layers)
+        self.ending = Ending(residual)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.layers(x)
-        if not self.residual:
-            return y.tanh()
-        if self.coarse is not None:
-            x = self.coarse(x)
-        # Exporters and tracers follow torch's clamp alone.
-        return clamp(x + y) if self.training else (x + y).clamp(-1, 1)
+        return self.ending(x, self.layers(x))
 
     def encode(self, x: Tensor) -> Iterator[Tensor]:
         """The maps on the way in: the padded image, both halving convolutions', each block's."""

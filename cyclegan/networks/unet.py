@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from cyclegan.networks.attention import attention_at, check_attention
-from cyclegan.networks.layers import Dropout, NormName, has_own_shift, norm_layer
+from cyclegan.networks.layers import Dropout, Ending, NormName, Residual, has_own_shift, norm_layer
 
 
 class UnetGenerator(nn.Module):
@@ -26,6 +26,7 @@ class UnetGenerator(nn.Module):
             training size to one pixel (``for_size``).
         norm: ``instance`` as in CycleGAN, ``batch`` as in pix2pix, ``instance_affine`` or ``none``.
         dropout: drop half of the values in the innermost layers while training, as in pix2pix.
+        residual: end by adding to the image, or to its ``coarse`` colours, in place of tanh (``Ending``).
         attention: self-attention on the way up, where the image's side is so many times the map's; 0: none.
     """
 
@@ -45,6 +46,7 @@ class UnetGenerator(nn.Module):
         depth: Annotated[int, Field(ge=5, le=10)] = 8,
         norm: NormName = "instance",
         dropout: bool = False,
+        residual: Residual = False,
         attention: int = 0,
     ) -> None:
         super().__init__()
@@ -73,16 +75,17 @@ class UnetGenerator(nn.Module):
             self.up.append(nn.Sequential(*layers))
         last = nn.ConvTranspose2d(2 * filters, channels, 4, stride=2, padding=1)
         self.up.append(nn.Sequential(nn.ReLU(inplace=True), last))
+        self.ending = Ending(residual)
 
     def forward(self, x: Tensor) -> Tensor:
-        skips = []
+        image, skips = x, []
         for layer in self.down:
             x = layer(x)
             skips.append(x)
         x = skips.pop()
         for layer in self.up[:-1]:
             x = torch.cat([skips.pop(), layer(x)], dim=1)
-        return self.up[-1](x).tanh()
+        return self.ending(image, self.up[-1](x))
 
     def encode(self, x: Tensor) -> Iterator[Tensor]:
         """The maps on the way in: the image, and what each halving makes of it."""

@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from cyclegan.networks.attention import attention_at, check_attention
-from cyclegan.networks.layers import NormName, norm_layer
+from cyclegan.networks.layers import Ending, NormName, Residual, norm_layer
 from cyclegan.networks.transformer import PixelwiseTransformer
 
 
@@ -67,6 +67,7 @@ class VitUnet(nn.Module):
         heads: of each attention.
         blocks: transformer blocks.
         norm: of the U-Net: ``instance`` as in the paper, ``instance_affine``, ``batch`` or ``none``.
+        residual: end by adding to the image, or to its ``coarse`` colours, in place of tanh (``Ending``).
         attention: self-attention on the way up, where the image's side is so many times the map's; 0: none.
     """
 
@@ -82,6 +83,7 @@ class VitUnet(nn.Module):
         heads: int = 6,
         blocks: int = 12,
         norm: NormName = "instance",
+        residual: Residual = False,
         attention: int = 0,
     ) -> None:
         super().__init__()
@@ -100,13 +102,15 @@ class VitUnet(nn.Module):
             for level, width in enumerate(widths)
         )
         self.last = nn.Conv2d(widths[0], channels, 1)
+        self.ending = Ending(residual)
 
     def forward(self, x: Tensor) -> Tensor:
+        image = x
         x, kept = self.down(x)
         x, _ = self.transformer(x)
         for level in reversed(range(len(kept))):
             x = self.up[level](torch.cat([self.enlarge[level](x), kept[level]], dim=1))
-        return self.last(x).tanh()
+        return self.ending(image, self.last(x))
 
     def encode(self, x: Tensor) -> Iterator[Tensor]:
         """The maps on the way in: the image, what is kept at each size, and what enters the transformer."""
