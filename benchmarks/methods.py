@@ -1,6 +1,6 @@
 """Every way from a photograph to a painter's hand, on the same pictures: what it costs and what it gives.
 
-python benchmarks/methods.py --generators runs/photo2strokes/RUN/generators/best/G_AB --out methods/ --json
+python benchmarks/methods.py --generators runs/photo2strokes/RUN/generators/G_AB --out methods/ --json
 
 Each row is one `cyclegan` command in a process of its own: seconds of wall time, with imports and loading of
 weights, and its largest resident memory. Distances are by VGG-19: content, the squared difference of relu4_2

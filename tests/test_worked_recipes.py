@@ -8,13 +8,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import torch
 
 from cyclegan import Translator
-from cyclegan.artifacts import load_generator
-from cyclegan.evaluation.command import domain_of, on_device
-from cyclegan.evaluation.evaluate import Judge
-from cyclegan.evaluation.held_out import held_out
 from cyclegan.images import read_image
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -24,12 +19,12 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def trained(tmp_path, monkeypatch):
-    """Trains a recipe with the settings given, and gives its G_AB."""
+    """Trains a recipe for so many steps, and gives its G_AB."""
     monkeypatch.setenv("CYCLEGAN_DATASETS", str(ROOT / "datasets"))
 
-    def train(domain, *settings):
-        words = ["train", domain, *settings, "--evaluation.every", "0", "--tracker", "none", "--json"]
-        command = [sys.executable, "-m", "cyclegan", *words]
+    def train(domain, steps):
+        settings = ["--steps", str(steps), "--evaluation.every", "0", "--tracker", "none", "--json"]
+        command = [sys.executable, "-m", "cyclegan", "train", domain, *settings]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[-3000:]
         return tmp_path / json.loads(done.stdout.splitlines()[-1])["run"] / "generators" / "G_AB"
@@ -41,30 +36,30 @@ def blurred(pixels: np.ndarray, sigma: float) -> np.ndarray:
     return cv2.GaussianBlur(pixels, (0, 0), sigma)
 
 
-def test_strokes_are_painted(trained):
-    """By KID on VGG-19, whose first features know a brush's strokes."""
-    generator = trained("photo2strokes", "--steps", "400")
-    network, config = load_generator(generator)
-    domain = domain_of(generator, config.domain, None)
-    data = held_out(domain, "AtoB", config.size, config.channels, config.background)
-    judge = Judge(data, torch.device("cpu"), closely=False)
-
-    def kid(translate):
-        return next(figure for figure in judge(translate) if figure.name == "kid_vgg19")
-
-    def blur(images, sigma):
-        moved = [blurred(image.permute(1, 2, 0).numpy(), sigma) for image in images]
-        return torch.from_numpy(np.stack(moved)).permute(0, 3, 1, 2)
-
-    made = kid(on_device(torch.device("cpu"), network, config))
-    blurs = [kid(lambda images, sigma=sigma: blur(images, sigma)).value for sigma in SIGMAS]
-    # 0.07 was measured, where the photographs have 0.16 and their blurs from 0.32 on.
-    assert made.value < 0.75 * made.inputs and made.value < 0.5 * min(blurs)
+def test_strokes_are_painted_where_nothing_was_and_hair_is_gone(trained):
+    """Contrasts as wide as strokes where the photographs are plain, and less fine detail where they are not."""
+    translator = Translator.from_pretrained(trained("photo2strokes", 350), precision="fp32")
+    rows = []
+    for path in sorted((ROOT / "datasets" / "photo2strokes" / "testA").iterdir()):
+        pixels = read_image(path).pixels
+        images = pixels, translator(pixels)
+        grey = [cv2.cvtColor(each, cv2.COLOR_RGB2GRAY).astype(np.float64) for each in images]
+        broad = [np.abs(blurred(each, 1) - blurred(each, 4)) for each in grey]
+        fine = [np.abs(each - blurred(each, 1)) for each in grey]
+        where = blurred(broad[0], 4)
+        plain = where <= np.median(where)
+        ratios = (
+            (each[1][area].mean() / each[0][area].mean()) for each, area in ((broad, plain), (fine, ~plain))
+        )
+        rows.append(list(ratios))
+    strokes, hair = np.mean(rows, axis=0)
+    # Of true paintings 2.2 and 0.84; blurs have less than 1 of the first, however little they are.
+    assert strokes > 1.4 and hair < 0.9
 
 
 def test_areas_become_flat_and_their_edges_sharp(trained):
     """By the share of the gradients' power in the strongest tenth of the pixels: a blur spreads it."""
-    translator = Translator.from_pretrained(trained("photo2lowpoly", "--steps", "350"), precision="fp32")
+    translator = Translator.from_pretrained(trained("photo2lowpoly", 350), precision="fp32")
     folder = ROOT / "datasets" / "photo2lowpoly"
 
     def share(pixels):
@@ -84,7 +79,7 @@ def test_areas_become_flat_and_their_edges_sharp(trained):
 
 def test_one_contrast_becomes_the_other(trained):
     """Nearer to the truth inside the head than any blur, even one that a straight line fits to the very slice."""
-    translator = Translator.from_pretrained(trained("t1tot2", "--steps", "250"), precision="fp32")
+    translator = Translator.from_pretrained(trained("t1tot2", 250), precision="fp32")
     folder = ROOT / "datasets" / "t1tot2"
     rows = []
     for path in sorted((folder / "testA").iterdir()):
