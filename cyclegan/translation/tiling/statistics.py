@@ -15,6 +15,7 @@ from torch import Tensor, fx, nn
 from torch.fx.node import map_aggregate
 
 from cyclegan.errors import BadInput
+from cyclegan.networks.layers import Ending
 from cyclegan.translation.tiling.lazy import Moments
 from cyclegan.translation.tiling.memory import twin
 
@@ -93,7 +94,8 @@ class _Tracer(fx.Tracer):
     """Sees layers, and what happens between them."""
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
-        return not list(module.children())
+        # An ending has none; taken for a layer, it would hold the image all the way, needed or not.
+        return not list(module.children()) and not isinstance(module, Ending)
 
 
 class _LayerAfterLayer(fx.Interpreter):
