@@ -269,20 +269,18 @@ class Ending(nn.Module):
     def __init__(self, residual: Residual) -> None:
         super().__init__()
         self.residual = bool(residual)
-        self.coarse = (
-            nn.Sequential(nn.AvgPool2d(4), nn.Upsample(scale_factor=4, mode="bilinear"))
-            if residual == "coarse"
-            else None
-        )
+        # Always a layer of its own, so that who follows a network layer by layer looks in here, too.
+        self.colours = nn.Identity()
+        if residual == "coarse":
+            self.colours = nn.Sequential(nn.AvgPool2d(4), nn.Upsample(scale_factor=4, mode="bilinear"))
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """From the image x and what was made of it, (N, channels, H, W) both, to values in [-1, 1]."""
         if not self.residual:
             return y.tanh()
-        if self.coarse is not None:
-            x = self.coarse(x)
+        made = self.colours(x) + y
         # Exporters and tracers follow torch's clamp alone.
-        return clamp(x + y) if self.training else (x + y).clamp(-1, 1)
+        return clamp(made) if self.training else made.clamp(-1, 1)
 
 
 def is_plain(convolution: nn.Conv2d, padding: int, kernel: tuple[int, ...] = (3, 3)) -> bool:

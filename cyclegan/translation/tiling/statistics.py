@@ -15,7 +15,6 @@ from torch import Tensor, fx, nn
 from torch.fx.node import map_aggregate
 
 from cyclegan.errors import BadInput
-from cyclegan.networks.layers import Ending
 from cyclegan.translation.tiling.lazy import Moments
 from cyclegan.translation.tiling.memory import twin
 
@@ -94,8 +93,7 @@ class _Tracer(fx.Tracer):
     """Sees layers, and what happens between them."""
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
-        # An ending has none; taken for a layer, it would hold the image all the way, needed or not.
-        return not list(module.children()) and not isinstance(module, Ending)
+        return not list(module.children())
 
 
 class _LayerAfterLayer(fx.Interpreter):
