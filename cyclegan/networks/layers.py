@@ -269,15 +269,18 @@ class Ending(nn.Module):
     def __init__(self, residual: Residual) -> None:
         super().__init__()
         self.residual = bool(residual)
-        # Always a layer of its own, so that who follows a network layer by layer looks in here, too.
-        self.colours = nn.Identity()
+        # Never without a layer of its own, so that who follows a network layer by layer looks in here, too.
         if residual == "coarse":
             self.colours = nn.Sequential(nn.AvgPool2d(4), nn.Upsample(scale_factor=4, mode="bilinear"))
+        elif residual:
+            self.colours = nn.Identity()
+        else:
+            self.tanh = nn.Tanh()
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """From the image x and what was made of it, (N, channels, H, W) both, to values in [-1, 1]."""
         if not self.residual:
-            return y.tanh()
+            return self.tanh(y)
         made = self.colours(x) + y
         # Exporters and tracers follow torch's clamp alone.
         return clamp(made) if self.training else made.clamp(-1, 1)
