@@ -56,7 +56,7 @@ class Picture:
 def list_images(folder: Path) -> list[Path]:
     """All image files under ``folder``, recursively as ``walk``, sorted by path."""
     if not folder.is_dir():
-        raise BadInput(f"{folder}: no such folder")
+        raise BadInput(f"{folder}: no such folder; check the path, or put the images there")
     return sorted(folder / name for name in walk(folder) if name.lower().endswith(SUFFIXES))
 
 

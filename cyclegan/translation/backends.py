@@ -209,7 +209,7 @@ def open_backend(
     """
     is_file = generator.suffix == ".onnx"
     if is_file and not generator.is_file():
-        raise BadInput(f"{generator}: no such file")
+        raise BadInput(f"{generator}: no such file; 'cyclegan export' makes one of a saved generator")
     if name == "auto":
         elsewhere = device is not None and torch.device(device).type != "cpu"
         name = "torch" if elsewhere and not is_file else pick_backend(generator, precision)

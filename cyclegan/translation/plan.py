@@ -94,7 +94,10 @@ def _inputs(source: Path, target: Path) -> tuple[Path, list[str]]:
     elif glob.has_magic(str(source)):
         root, names = _matching(source, target)
     else:
-        raise BadInput(f"{source}: no such folder, file or glob")
+        raise BadInput(
+            f"{source}: no such folder, file or glob; give a folder of images, one image, a list of "
+            "names (.txt) or a pattern in quotes ('photos/*.jpg')"
+        )
     if not names:
         raise BadInput(f"{source}: has no JPEG, PNG, WebP, TIFF or BMP images")
     return root, names
@@ -110,7 +113,7 @@ def _matching(source: Path, target: Path) -> tuple[Path, list[str]]:
     fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
     root, pattern = Path(*parts[:fixed]), parts[fixed:]
     if not root.is_dir():
-        raise BadInput(f"{root}: no such folder")
+        raise BadInput(f"{root}: no such folder; check the pattern's part before its first wildcard")
     depth = None if "**" in pattern else len(pattern) - 1
     names = _images(walk(root, depth, leave_out=target))
     return root, [name for name in names if _matches(name.split("/"), pattern)]
