@@ -13,6 +13,7 @@ import argparse
 import importlib.util
 import json as to_json
 import multiprocessing
+import os
 import resource
 import statistics
 import sys
@@ -262,8 +263,9 @@ def machine() -> dict[str, Any]:
         )
     if torch.cuda.is_available():
         name = torch.cuda.get_device_name()
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA")
     return {
-        "machine": name,
+        "machine": f"{name}, ONEDNN_MAX_CPU_ISA={limit}" if limit else name,
         "threads": torch.get_num_threads(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "torch": torch.__version__,

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from cyclegan import Translator
 from cyclegan.artifacts import read_config
 from cyclegan.errors import BadInput
+from cyclegan.networks import deployed
 from cyclegan.recipes import read_yaml
 from cyclegan.training import loop, precision
 from cyclegan.training.checkpoint import checkpoints
@@ -205,3 +206,23 @@ def test_auto_precision_asks_the_processor(tmp_path):
     assert not precision.cpu_has_bf16(tmp_path / "nowhere")
     assert precision.resolve_precision("auto") == ("bf16" if precision.cpu_has_bf16() else "no")
     assert precision.resolve_precision("no") == "no"
+
+
+@pytest.mark.parametrize(
+    ("limit", "bf16", "amx"),
+    [
+        ("", True, True),
+        ("AVX2", False, False),
+        ("avx512_core_vnni", False, False),
+        ("AVX512_CORE_BF16", True, False),
+        ("AVX512_CORE_FP16", True, False),
+        ("AVX512_CORE_AMX", True, True),
+        ("ALL", True, True),
+    ],
+)
+def test_what_onednn_is_kept_from_does_not_count(limit, bf16, amx, tmp_path, monkeypatch):
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text("flags : fpu avx512f avx512_bf16 amx_bf16")
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+    assert deployed.cpu_has_bf16(cpuinfo) == bf16
+    assert deployed.cpu_has_amx(cpuinfo) == amx

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,20 +17,28 @@ from cyclegan.networks.winograd import with_fewer_products
 # Past this many pixels fp32 sums lose what the fast statistics below leave unguarded.
 _FAST_PIXELS = 2**20
 
+_CPUINFO = Path("/proc/cpuinfo")
 
-def cpu_has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+
+def cpu_has_bf16(cpuinfo: Path = _CPUINFO) -> bool:
     """Whether the processor multiplies bf16 itself (AVX512-BF16 or AMX); elsewhere it is emulated, slowly."""
     flags = _cpu_flags(cpuinfo)
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
-def cpu_has_amx() -> bool:
+def cpu_has_amx(cpuinfo: Path = _CPUINFO) -> bool:
     """Whether the processor has units for products of bf16 matrices, several times as fast as all else."""
-    return "amx_bf16" in _cpu_flags(Path("/proc/cpuinfo"))
+    return "amx_bf16" in _cpu_flags(cpuinfo)
 
 
 def _cpu_flags(cpuinfo: Path) -> set[str]:
-    return set(cpuinfo.read_text().split()) if cpuinfo.exists() else set()
+    """The processor's words for what it has, less those that oneDNN, which computes, is to do without."""
+    flags = set(cpuinfo.read_text().split()) if cpuinfo.exists() else set()
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper()
+    if limit in ("", "ALL", "DEFAULT") or "AMX" in limit:
+        return flags
+    with_bf16 = ("AVX512_CORE_BF16", "AVX512_CORE_FP16", "AVX10_1_512")
+    return flags - ({"amx_bf16"} if limit in with_bf16 else {"amx_bf16", "avx512_bf16"})
 
 
 def gpu_half_format() -> str:
