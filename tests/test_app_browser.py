@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import re
 import shutil
 import time
@@ -12,30 +11,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from chromium import IN_A_BROWSER, chromium
 from PIL import Image
 
 from cyclegan.cli import main
 from cyclegan.translation.inspection import inspect_file
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 pytest.importorskip("gradio", reason="gradio is not installed")
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (apt-get install chromium)"),
-    pytest.mark.flaky(reruns=1),  # see setup.cfg
-]
+pytestmark = IN_A_BROWSER
 PATIENCE_MS = 60_000  # the machine may be shared by many; nothing is measured here
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator:
-    with playwright.sync_playwright() as driver:
-        arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
-        # A test picture in place of a camera.
-        arguments += ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
-        opened = driver.chromium.launch(executable_path=CHROMIUM, args=arguments)
+    # A test picture in place of a camera.
+    with chromium("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream") as opened:
         yield opened
-        opened.close()
 
 
 @pytest.fixture
