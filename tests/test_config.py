@@ -90,6 +90,37 @@ OPTIONS = {
 }
 
 
+# Each would clash with the defaults that the recipe replaces.
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--augment.load-size 80",
+        "--gradient-accumulation 2",
+        "--speed.cuda-graphs",
+        "--losses.style-picture-b x.png",
+        "--data.b z",
+    ],
+)
+def test_an_option_need_only_agree_with_the_recipe(words, here):
+    (here / "mine.yaml").write_text(
+        "size: 64\nbatch_size: 8\nspeed: {compile: true}\nlosses: {lambda_style: 1}\ndata: {a: x, b: y}\n"
+    )
+    settings, _ = settings_from(["mine.yaml", *words.split()])
+    assert (settings.size, settings.batch_size) == (64, 8)
+    with pytest.raises(BadInput):
+        settings_from(words.split())
+
+
+def test_an_option_that_clashes_with_a_recipe_names_it(here):
+    (here / "mine.yaml").write_text("size: 64\naugment: {load_size: 72}\n")
+    with pytest.raises(BadInput) as caught:
+        settings_from(["mine.yaml", "--size", "128"])
+    assert str(caught.value) == (
+        "augment.load_size (72) is smaller than size (128); set it to 128 or more "
+        "(what no option says is from mine.yaml)"
+    )
+
+
 @pytest.mark.parametrize("words", OPTIONS)
 def test_mistakes_on_the_command_line(words, here):
     with pytest.raises(BadInput) as caught:

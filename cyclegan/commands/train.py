@@ -1,6 +1,7 @@
 """cyclegan train."""
 
 import os
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -43,14 +44,14 @@ def train(args: list[str]) -> int:
     for folder in result.translated:
         print(f"Held-out images, translated: {folder}")
     print(f"Grid: {result.grid}")
-    command = (_program(), "translate", str(result.run.generator("G_AB")), "INPUT", "OUTPUT")
-    print(f"Translate a folder: {' '.join(command)}")
+    command = (*_program(), "translate", str(result.run.generator("G_AB")), "INPUT", "OUTPUT")
+    print(f"Translate a folder: {shlex.join(command)}")
     return 0
 
 
-def _program() -> str:
+def _program() -> list[str]:
     """How this command can be called from here."""
     if shutil.which("cyclegan"):
-        return "cyclegan"
+        return ["cyclegan"]
     beside = Path(sys.executable).with_name("cyclegan")
-    return os.path.relpath(beside) if beside.exists() else f"{sys.executable} -m cyclegan"
+    return [os.path.relpath(beside)] if beside.exists() else [sys.executable, "-m", "cyclegan"]

@@ -49,7 +49,11 @@ class TrainSettings(Frozen):
 
     domain: str | None = Field(None, description="name of a card in data/, or of your own data")
     steps: int | None = Field(None, ge=1, description="end after so many steps")
-    epochs: float | None = Field(None, gt=0, description="end after so many walks over all of A")
+    epochs: float | None = Field(
+        None,
+        gt=0,
+        description="end after so many walks over all of A; default, if no other end is set: 200, of cut 400",
+    )
     images: int | None = Field(None, ge=1, description="end after so many images of A")
     minutes: float | None = Field(None, gt=0, description="end after so many minutes")
     batch_size: int | Literal["auto"] = Field(
@@ -145,11 +149,12 @@ class TrainSettings(Frozen):
         yield (data.a is None) != (data.b is None), "data.a and data.b go together; one of them is missing"
         yield (
             data.root is not None and data.a is not None,
-            "data.root and data.a clash; give the folder with trainA and trainB, or two folders",
+            "data.root and data.a clash; give the folder with trainA and trainB, or two folders, not both",
         )
         yield (
             augment.load_size is not None and augment.load_size < self.size,
-            f"augment.load_size ({augment.load_size}) is smaller than size ({self.size})",
+            f"augment.load_size ({augment.load_size}) is smaller than size ({self.size}); "
+            f"set it to {self.size} or more",
         )
         yield (
             augment.load_size is not None and augment.preset in ("crop", "resize"),
@@ -191,5 +196,5 @@ class TrainSettings(Frozen):
         yield (
             self.batch_size % self.gradient_accumulation != 0,
             f"batch_size ({self.batch_size}) does not divide by "
-            f"gradient_accumulation ({self.gradient_accumulation})",
+            f"gradient_accumulation ({self.gradient_accumulation}); set batch_size to a multiple of it",
         )

@@ -1,6 +1,6 @@
 """The settings of a run from the command line: defaults, then the recipe, then the options."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -24,6 +24,13 @@ from cyclegan.training.run import find_run
 PROG = "cyclegan train"
 
 
+class _OptionsAlone(TrainSettings):
+    """What was given on the command line; whether it clashes shows beside the recipe's values alone."""
+
+    def _clashes(self) -> Iterator[tuple[bool, str]]:
+        return iter(())
+
+
 @dataclass(frozen=True)
 class Options:
     """What the command does besides training."""
@@ -41,12 +48,16 @@ def settings_from(args: Sequence[str]) -> tuple[TrainSettings, Options]:
         BadInput: an unknown key or option, a wrong value, settings that clash.
     """
     args = _as_agents_say(_with_joined_trackers(_with_resume_value(args)))
-    (given, _), words = _parse(args, TrainSettings())
+    (given, _), words = _parse(args, _OptionsAlone())
     if len(words) > 1:
         raise BadInput(f"one DOMAIN at a time; got {', '.join(words)}")
     values, source = _base(words[0] if words else given.domain, given)
     base = validated(TrainSettings, values, source)
-    (settings, options), _ = _parse(args, base)
+    try:
+        (settings, options), _ = _parse(args, base)
+    except BadInput as error:
+        # Each option for itself was good, so one of them clashes with what stands there.
+        raise BadInput(f"{error} (what no option says is from {source})" if values else str(error)) from error
     settings = with_meant(settings)
     _refuse_unbuildable(settings)
     return settings, options
@@ -68,7 +79,7 @@ def _refuse_unbuildable(settings: TrainSettings) -> None:
 
 def _parse(args: Sequence[str], base: TrainSettings) -> tuple[tuple[TrainSettings, Options], list[str]]:
     def command(
-        settings: Annotated[TrainSettings, tyro.conf.arg(name="")] = base,
+        settings: Annotated[type(base), tyro.conf.arg(name="")] = base,
         dry_run: bool = False,
         json: bool = False,
     ) -> tuple[TrainSettings, Options]:
