@@ -1,5 +1,7 @@
 """Domains, fetching, unpacking, the decoded store, and chance as a function of position."""
 
+import contextlib
+import hashlib
 import http.server
 import io
 import re
@@ -14,11 +16,13 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 from cyclegan import chance
 from cyclegan.config import TrainSettings
 from cyclegan.datasets import fetch, prepare
+from cyclegan.datasets.archive import extract, safe_members
 from cyclegan.datasets.augment import Augment, fit
 from cyclegan.datasets.cards import ZipSource, load_card
 from cyclegan.datasets.domain import open_domain
@@ -121,9 +125,9 @@ def server():
     server.http.server_close()
 
 
-def make_zip(members):
+def make_zip(members, compression=zipfile.ZIP_DEFLATED):
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(buffer, "w", compression) as archive:
         for name, data in members.items():
             archive.writestr(name, data)
     return buffer.getvalue()
@@ -166,17 +170,22 @@ def test_a_broken_download_goes_on_from_where_it_broke(server, here):
     server.files["/mine.zip"] = data
     server.break_after = 1000
     source = ZipSource(kind="zip", urls=(server.url("/mine.zip"),))
-    with pytest.raises(fetch.Unreachable, match="goes on from there"):
-        fetch.fetch_zip(source, here, here / "lock")
+    with (
+        pytest.raises(fetch.Unreachable, match="goes on from there"),
+        fetch.fetch_zip(source, here, here / "lock"),
+    ):
+        pass
     server.break_after = None
-    assert fetch.fetch_zip(source, here, here / "lock").read_bytes() == data
+    with fetch.fetch_zip(source, here, here / "lock") as path:
+        assert path.read_bytes() == data
     assert server.requests[-1] == ("/mine.zip", "bytes=1000-")
 
 
 def test_a_mirror_serves_when_the_first_address_does_not(server, here):
     server.files["/b/mine.zip"] = make_zip(OFFICIAL)
     source = ZipSource(kind="zip", urls=(server.url("/a/mine.zip"), server.url("/b/mine.zip")))
-    assert fetch.fetch_zip(source, here, here / "lock").exists()
+    with fetch.fetch_zip(source, here, here / "lock") as path:
+        assert path.exists()
 
 
 def test_the_first_digest_is_recorded_and_checked_ever_after(server, here, card_for):
@@ -274,8 +283,74 @@ def test_a_web_page_instead_of_a_zip(server, here, card_for):
 def test_a_damaged_zip(server, here, card_for):
     card_for()
     server.files["/mine.zip"] = make_zip(OFFICIAL)[:-200]
-    with pytest.raises(BadInput, match="is not a whole zip"):
+    with pytest.raises(BadInput, match="is damaged or not a whole zip"):
         prepare.prepare("mine")
+
+
+DAMAGED = "mine/trainB/0.jpg"
+
+
+def flipped(data, offset):
+    """The zip with a byte of one member's data changed."""
+    at = data.index(DAMAGED.encode()) + len(DAMAGED) + offset
+    return data[:at] + bytes([data[at] ^ 0xFF]) + data[at + 1 :]
+
+
+def described(data, **fields):
+    """The zip with other 16-bit values, by their place, in what its directory says of one member."""
+    at = data.rindex(DAMAGED.encode()) - 46
+    for place, value in fields.values():
+        data = data[: at + place] + value.to_bytes(2, "little") + data[at + place + 2 :]
+    return data
+
+
+STORED = make_zip(OFFICIAL, zipfile.ZIP_STORED)
+DAMAGES = {
+    "a wrong checksum": flipped(STORED, 500),
+    "deflate": flipped(make_zip(OFFICIAL), 1),
+    "bzip2": flipped(make_zip(OFFICIAL, zipfile.ZIP_BZIP2), 1),
+    "lzma": flipped(make_zip(OFFICIAL, zipfile.ZIP_LZMA), 4),
+    "an unknown compression": described(STORED, method=(10, 97)),
+    "patched data": described(STORED, flags=(8, 0x20)),
+    "lengths past its end": described(STORED, packed=(22, 1), whole=(26, 1)),
+}
+
+
+@pytest.mark.parametrize("what", DAMAGES)
+def test_one_damaged_member_spoils_the_zip_and_not_the_next_fetch(what, server, here, card_for):
+    card_for()
+    server.files["/mine.zip"] = DAMAGES[what]
+    with pytest.raises(BadInput) as caught:
+        prepare.prepare("mine")
+    assert re.match(
+        r"datasets/\.downloads/mine\.zip: is damaged or not a whole zip \(the member 'mine/trainB/0\.jpg': .+\); "
+        "it was removed, fetch it again$",
+        str(caught.value),
+    )
+    left = {str(path.relative_to(here / "datasets")) for path in (here / "datasets").rglob("*")}
+    assert left == {".downloads", ".lock"}
+    server.files["/mine.zip"] = good = make_zip(OFFICIAL)
+    prepare.prepare("mine")
+    lock = yaml.safe_load((here / "datasets" / "checksums.lock").read_text())
+    assert lock == {server.url("/mine.zip"): hashlib.sha256(good).hexdigest()}
+
+
+@pytest.mark.parametrize("value", [0x01, 0x80, 0xFF])
+def test_whatever_byte_is_changed_a_zip_is_unpacked_or_named(value, here):
+    """With a name that is not ASCII, which zipfile has errors of its own for."""
+    (here / "in.zip").write_bytes(whole := make_zip({"trainA/\u00e9.jpg": bytes(range(60))}))
+    for at in range(len(whole)):
+        (here / "in.zip").write_bytes(whole[:at] + bytes([whole[at] ^ value]) + whole[at + 1 :])
+        with contextlib.suppress(BadInput, zipfile.BadZipFile):
+            for archive, member, _ in safe_members(here / "in.zip"):
+                extract(archive, member, here / "out")
+                assert (here / "out").read_bytes() == bytes(range(60))
+
+
+def test_entries_that_name_the_folder_itself_are_passed_over(server, here, card_for):
+    card_for()
+    server.files["/mine.zip"] = make_zip({"./": b"", ".": b"", ".\\": b"", **OFFICIAL})
+    assert prepare.count_images(prepare.prepare("mine")) == dict.fromkeys(prepare.SPLITS, 2)
 
 
 def test_verify_names_what_is_wrong(server, here, card_for):
@@ -333,16 +408,46 @@ def test_bad_files_are_listed_together_and_skipped_only_on_demand(tiny, small_do
     prepare.shutil.copytree(small_domain, here / "bad")
     (here / "bad" / "trainA" / "zz.png").write_bytes(b"")
     Image.new("RGB", (3, 3)).save(here / "bad" / "trainA" / "zzz.png")
+    (here / "bad" / "trainB" / "zz.png").write_bytes(b"no image")
+    (here / "bad" / "testB" / "0.png").write_bytes(b"no image either")
     settings = tiny(data__root=here / "bad")
     with pytest.raises(BadInput) as caught:
         open_stores(open_domain(settings), settings)
-    assert "2 of 26 files cannot be used" in str(caught.value)
-    assert "zz.png: is empty" in str(caught.value)
-    assert "zzz.png: 3x3 pixels are too few; 8 a side are needed for size 32" in str(caught.value)
-    assert "--data.skip-bad" in str(caught.value)
+    first, *listed = str(caught.value).split("\n")
+    # Of the held-out images, 6 and 7, three are translated and two shown: the first and the fourth.
+    assert first.startswith("4 of 55 files cannot be used;") and first.endswith("--data.skip-bad:")
+    assert listed == [
+        f"  {here}/bad/trainA/zz.png: is empty (0 bytes)",
+        f"  {here}/bad/trainA/zzz.png: 3x3 pixels are too few; 8 a side are needed for size 32",
+        f"  {here}/bad/trainB/zz.png: is not a JPEG, PNG, WebP, TIFF or BMP image",
+        f"  {here}/bad/testB/0.png: is not a JPEG, PNG, WebP, TIFF or BMP image",
+    ]
     settings = tiny(data__root=here / "bad", data__skip_bad=True)
-    a, _ = open_stores(open_domain(settings), settings)
-    assert len(a) == 24
+    a, b = open_stores(open_domain(settings), settings)
+    assert (len(a), len(b)) == (24, 20)
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({"samples": {"count": 1, "translate": 0}}, {0}),
+        ({"samples": {"count": 2, "translate": 0}}, {0, 3}),
+        ({"samples": {"count": 1, "translate": 2}}, {0, 1}),
+        ({"samples": {"count": 1, "translate": 0}, "evaluation": {"every": 5, "images": 3}}, {0, 2, 4}),
+        ({"samples": {"count": 1, "translate": 0}, "evaluation": {"every": 5}}, {0, 1, 2, 3, 4, 5}),
+    ],
+)
+def test_held_out_files_that_a_run_will_look_at_are_read_before_it(changes, found, tiny, small_domain, here):
+    prepare.shutil.copytree(small_domain, here / "bad")
+    held_out = sorted((here / "bad" / "testA").iterdir())
+    for path in held_out:
+        path.write_bytes(b"")
+    settings = tiny(data__root=here / "bad", **changes)
+    with pytest.raises(BadInput) as caught:
+        open_stores(open_domain(settings), settings)
+    assert [line.split(":")[0].strip() for line in str(caught.value).split("\n")[1:]] == [
+        str(held_out[number]) for number in sorted(found)
+    ]
 
 
 def test_the_store_on_disk_holds_what_the_one_in_memory_does(tiny, here):

@@ -193,7 +193,15 @@ def test_a_file_that_goes_bad_ends_the_evaluation_not_the_run(tiny, small_domain
 
     shutil.copytree(small_domain, here / "mine")
     next((here / "mine" / "testA").iterdir()).write_bytes(b"no image")
-    result = train(tiny(data__root=here / "mine", steps=3, evaluation__every=1, samples__translate=0))
+    result = train(
+        tiny(
+            data__root=here / "mine",
+            data__skip_bad=True,
+            steps=3,
+            evaluation__every=1,
+            samples__translate=0,
+        )
+    )
     assert result.step == 3 and "is not a JPEG" in capsys.readouterr().err
 
 

@@ -1,12 +1,11 @@
 """What strangers may send: how much of it, and that it is what it says, before anything is decoded."""
 
-import shutil
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from cyclegan.datasets.archive import safe_members
+from cyclegan.datasets.archive import extract, safe_members
 from cyclegan.errors import BadInput, shown
 from cyclegan.images import SUFFIXES, image_size
 from cyclegan.training.saving import disk_is_full
@@ -132,14 +131,11 @@ def unpack(path: Path, folder: Path, limits: Limits) -> list[tuple[Path, str]]:
                 continue
             target = folder / f"{len(found):06d}{name.suffix.lower()}"
             target.parent.mkdir(parents=True, exist_ok=True)
-            # zipfile checks the CRC, and stops at the size that the directory declares.
-            with archive.open(member) as source, target.open("wb") as file:
-                shutil.copyfileobj(source, file)
+            extract(archive, member, target)
             found.append((target, str(name)))
     except BadInput as error:
         raise BadInput(said_of(error, path)) from error
-    # NotImplementedError is zipfile's word for a compression that it does not know.
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, OSError, ValueError) as error:
+    except (zipfile.BadZipFile, OSError) as error:
         if isinstance(error, OSError) and disk_is_full(error):
             raise BadInput(
                 f"{path.name}: the disk of this machine is full; free some space before it is unpacked here"

@@ -1,5 +1,6 @@
 """Which files a run trains on and which it holds out, from a card or from own folders."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,3 +109,9 @@ def _hold_out(folder: Path, share: float, seed: int, side: str) -> tuple[list[Pa
     out = {int(i) for i in order[:count]}
     kept = [path for i, path in enumerate(images) if i not in out]
     return kept, [path for i, path in enumerate(images) if i in out]
+
+
+def spread(paths: Sequence[Path], count: int) -> list[Path]:
+    """As many files as asked, taken evenly from the list."""
+    count = min(count, len(paths))
+    return [paths[i * len(paths) // count] for i in range(count)]

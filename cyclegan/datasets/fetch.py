@@ -1,11 +1,13 @@
 """Downloads that resume, are checked, and say what to do when they cannot be had."""
 
+import contextlib
 import hashlib
 import http.client
 import subprocess
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
@@ -32,18 +34,30 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def fetch_zip(source: ZipSource, folder: Path, lock: Path) -> Path:
-    """Download the zip into ``folder`` unless it is there, and check it.
+@contextlib.contextmanager
+def fetch_zip(source: ZipSource, folder: Path, lock: Path) -> Iterator[Path]:
+    """Download the zip into ``folder`` unless it is there, check it, and lend it.
 
-    The digest is the card's, or the one written to ``lock`` at the first fetch from that address.
+    The digest is the card's, or the one in ``lock``. That of a first fetch from an address is written there
+    when the block ends well: a damaged file's would refuse the good one for ever.
 
     Raises:
         Unreachable: none of the addresses gave the file; what was received is kept to go on from.
         BadInput: the file is not a zip, or not the one that it was.
     """
+    url, path = _bring(source.urls, folder)
+    found = _check(url, path, source.sha256, lock)
+    yield path
+    known = _recorded(lock)
+    if source.sha256 is None and url not in known:
+        replace_file(lock, yaml.safe_dump({**known, url: found}).encode())
+
+
+def _bring(urls: tuple[str, ...], folder: Path) -> tuple[str, Path]:
+    """The first address that gives the file, and where it lies."""
     folder.mkdir(parents=True, exist_ok=True)
     failures = []
-    for url in source.urls:
+    for url in urls:
         target = folder / url.rsplit("/", 1)[-1]
         try:
             if not target.exists():
@@ -51,8 +65,7 @@ def fetch_zip(source: ZipSource, folder: Path, lock: Path) -> Path:
         except (OSError, http.client.HTTPException) as error:
             failures.append(f"{url} ({_reason(error)})")
             continue
-        _check(url, target, source.sha256, lock)
-        return target
+        return url, target
     raise Unreachable("; ".join(failures))
 
 
@@ -99,26 +112,28 @@ def _progress() -> Progress:
     return Progress(*columns, disable=not sys.stderr.isatty(), transient=True)
 
 
-def _check(url: str, path: Path, pinned: str | None, lock: Path) -> None:
+def _recorded(lock: Path) -> dict[str, str]:
+    return {str(key): str(value) for key, value in read_yaml(lock).items()} if lock.exists() else {}
+
+
+def _check(url: str, path: Path, pinned: str | None, lock: Path) -> str:
+    """The file's digest, where it is a zip and the expected one."""
     with path.open("rb") as file:
         head = file.read(4)
     if head[:2] != b"PK":
         path.unlink()
         what = "a web page" if head.lstrip()[:1] == b"<" else "something else"
         raise BadInput(f"{url}: sent {what} instead of a zip; nothing was kept")
-    known = {str(key): str(value) for key, value in read_yaml(lock).items()} if lock.exists() else {}
-    expected = pinned or known.get(url)
+    expected = pinned or _recorded(lock).get(url)
     found = sha256_of(path)
-    if expected is None:
-        known[url] = found
-        replace_file(lock, yaml.safe_dump(known).encode())
-    elif found != expected:
+    if expected not in (None, found):
         aside = path.with_name(path.name + ".refused")
         path.replace(aside)
         raise BadInput(
             f"{url}: the file's SHA-256 is {found}, expected {expected} "
             f"({'the card' if pinned else lock}); it is set aside as {aside}"
         )
+    return found
 
 
 def fetch_wheel(package: str, version: str, sha256: str, folder: Path) -> Path:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from cyclegan.datasets.archive import Member, safe_members
+from cyclegan.datasets.archive import extract, safe_members
 from cyclegan.datasets.cards import (
     EMBEDDED_DEFAULT,
     SPLITS,
@@ -121,10 +121,20 @@ def _unreachable(domain: str, folder: Path, error: Unreachable) -> str:
 
 def _from_zip(source: ZipSource, target: Path) -> None:
     root = datasets_root()
-    path = fetch_zip(source, root / ".downloads", root / "checksums.lock")
-    swapped = {"A": "B", "B": "A"} if source.swap else {"A": "A", "B": "B"}
+    with fetch_zip(source, root / ".downloads", root / "checksums.lock") as path:
+        try:
+            _unpack(path, target, source.swap)
+        except zipfile.BadZipFile as error:
+            path.unlink()
+            raise BadInput(
+                f"{path}: is damaged or not a whole zip ({error}); it was removed, fetch it again"
+            ) from error
+
+
+def _unpack(path: Path, target: Path, swap: bool) -> None:
+    swapped = {"A": "B", "B": "A"} if swap else {"A": "A", "B": "B"}
     taken = 0
-    for archive, member, name in _safe_members(path):
+    for archive, member, name in safe_members(path):
         if name.suffix.lower() not in SUFFIXES or len(name.parts) < 2:
             continue
         split = name.parts[-2]
@@ -132,7 +142,9 @@ def _from_zip(source: ZipSource, target: Path) -> None:
             continue
         folder = target / (split[:-1] + swapped[split[-1]])
         folder.mkdir(exist_ok=True)
-        _extract(archive, member, folder / name.name, path)
+        if (folder / name.name).exists():
+            raise BadInput(f"{path}: has two files for {folder.name}/{name.name}")
+        extract(archive, member, folder / name.name)
         taken += 1
     if not taken:
         raise BadInput(f"{path}: has no images in {', '.join(SPLITS)}")
@@ -190,22 +202,6 @@ def _on_white(data: bytes) -> Image.Image:
     image = Image.open(BytesIO(data)).convert("RGBA")
     white = Image.new("RGBA", image.size, "white")
     return Image.alpha_composite(white, image).convert("RGB")
-
-
-def _safe_members(path: Path) -> Iterator[Member]:
-    try:
-        yield from safe_members(path)
-    except zipfile.BadZipFile as error:
-        path.unlink()
-        raise BadInput(f"{path}: is not a whole zip ({error}); it was removed, fetch it again") from error
-
-
-def _extract(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, path: Path) -> None:
-    if target.exists():
-        raise BadInput(f"{path}: has two files for {target.parent.name}/{target.name}")
-    # zipfile checks the CRC, and stops at the size that the directory declares.
-    with archive.open(member) as source, target.open("wb") as file:
-        shutil.copyfileobj(source, file)
 
 
 def verify(domain: str) -> dict[str, int]:

@@ -79,7 +79,7 @@ def decode_all(
             else:
                 spill.add(result)
         if bad and not skip_bad:
-            raise BadInput(_refusal(bad, len(paths)))
+            raise BadInput(refusal(bad, len(paths)))
         if not good:
             raise BadInput(f"{paths[0].parent}: none of the {len(paths)} files can be used: {bad[0]}")
         if bad:
@@ -90,7 +90,7 @@ def decode_all(
             spill.discard()
 
 
-def _refusal(bad: list[str], total: int) -> str:
+def refusal(bad: list[str], total: int) -> str:
     shown = "".join(f"\n  {finding}" for finding in bad)
     return (
         f"{len(bad)} of {total} files cannot be used; mend or remove them, or leave them out with "

@@ -5,6 +5,7 @@ of A once; B is walked in an order of its own, begun anew when it is used up.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 
@@ -17,8 +18,9 @@ from cyclegan import chance
 from cyclegan.config import TrainSettings
 from cyclegan.datasets.augment import Augment, fit
 from cyclegan.datasets.cards import datasets_root
-from cyclegan.datasets.domain import Domain
-from cyclegan.datasets.store import ImageStore, decode_all
+from cyclegan.datasets.domain import Domain, spread
+from cyclegan.datasets.store import ImageStore, decode_all, refusal
+from cyclegan.errors import BadInput
 from cyclegan.images import BadImage, read_image, to_tensor
 
 
@@ -118,25 +120,58 @@ class PositionSampler:
 
 
 def open_stores(domain: Domain, settings: TrainSettings) -> tuple[ImageStore, ImageStore]:
-    """Decode both sides at the size that training needs; bad files are found here, before it starts."""
+    """Decode both sides at the size that training needs.
+
+    Bad files are found here, before it starts, those among the held-out images that it will look at too.
+
+    Raises:
+        BadInput: files that cannot be used, all of them in one message.
+    """
     prepare = fit(settings)
     data = settings.data
+    bad: dict[Path, str] = {}
 
     def load(path: Path) -> np.ndarray:
         try:
             return prepare(read_image(path, data.channels, data.background).pixels)
-        except ValueError as error:
-            raise BadImage(f"{path}: {error}") from error
+        except (BadImage, ValueError) as error:
+            bad[path] = str(error) if isinstance(error, BadImage) else f"{path}: {error}"
+            raise BadImage(bad[path]) from error
+
+    def look(path: Path) -> None:
+        try:
+            read_image(path, data.channels, data.background)  # of any size: it is resized, or padded
+        except BadImage as error:
+            bad[path] = str(error)
 
     shape = (settings.augment.preset, settings.size, settings.load_size)
     recipe = f"planes {shape} {data.channels} {data.background}"
     cache = datasets_root() / ".decoded"
     limit = data.memory_gib * 2**30 / 2  # half for each side
-    a, b = (
-        decode_all(paths, load, recipe, cache, limit, data.skip_bad)
-        for paths in (domain.train_a, domain.train_b)
-    )
+    stores, refusals = [], []
+    for paths in (domain.train_a, domain.train_b):
+        try:
+            stores.append(decode_all(paths, load, recipe, cache, limit, data.skip_bad))
+        except BadInput as error:  # the other side's bad files belong into the same message
+            refusals.append(error)
+    if not data.skip_bad:  # else grids pass over them, and a translation or evaluation names them
+        held_out = _looked_at(domain.test_a, settings) + _looked_at(domain.test_b, settings)
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(look, held_out))
+        files = [*domain.train_a, *domain.train_b, *held_out]
+        if bad:
+            raise BadInput(refusal([bad[path] for path in files if path in bad], len(files)))
+    if refusals:
+        raise refusals[0]
+    a, b = stores
     return a, b
+
+
+def _looked_at(paths: list[Path], settings: TrainSettings) -> list[Path]:
+    """Of a side's held-out files those that grids show, that are judged on, or translated at the end."""
+    judged = settings.evaluation.images if settings.evaluation.every else 0
+    shown, translated = spread(paths, settings.samples.count), paths[: settings.samples.translate]
+    return sorted({*shown, *translated, *spread(paths, judged)})
 
 
 def _whole(batch: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from cyclegan.artifacts import GeneratorConfig, load_generator
 from cyclegan.config import TrainSettings
-from cyclegan.datasets.domain import Domain
+from cyclegan.datasets.domain import Domain, spread
 from cyclegan.errors import BadInput
 from cyclegan.evaluation.command import GENERATORS, domain_of, on_device
 from cyclegan.evaluation.evaluate import Judge, Translate
 from cyclegan.evaluation.figures import NOTE
-from cyclegan.evaluation.held_out import HeldOut, held_out, spread
+from cyclegan.evaluation.held_out import HeldOut, held_out
 from cyclegan.networks.inference import inference_device
 from cyclegan.recipes import read_yaml, validated
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cyclegan.datasets.domain import spread
 from cyclegan.errors import BadInput
 from cyclegan.evaluation.features import (
     ALEXNET_URL,
@@ -24,7 +25,7 @@ from cyclegan.evaluation.features import (
     vgg19_judge,
 )
 from cyclegan.evaluation.figures import Figure, metric_names
-from cyclegan.evaluation.held_out import BATCH, HeldOut, spread
+from cyclegan.evaluation.held_out import BATCH, HeldOut
 from cyclegan.evaluation.metrics import (
     fid,
     kid,

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cyclegan.datasets.domain import Domain
+from cyclegan.datasets.domain import Domain, spread
 from cyclegan.errors import BadInput
 from cyclegan.images import read_image, resize, to_tensor
 
@@ -66,9 +66,3 @@ def held_out(
     if images is not None:
         sources, targets = spread(sources, images), spread(targets, images)
     return HeldOut(sources, targets, train, size, channels, background, domain.is_paired)
-
-
-def spread(paths: Sequence[Path], count: int) -> list[Path]:
-    """As many files as asked, taken evenly from the list."""
-    count = min(count, len(paths))
-    return [paths[i * len(paths) // count] for i in range(count)]

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from cyclegan.config import LossSettings, TrainSettings
+from cyclegan.datasets.domain import spread
 from cyclegan.evaluation.features import vgg19_judge
-from cyclegan.evaluation.held_out import spread
 from cyclegan.images import read_image, resize, to_tensor
 from cyclegan.losses import content_loss, gram, style_loss, total_variation
 

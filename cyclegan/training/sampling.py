@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from cyclegan.config import TrainSettings
-from cyclegan.datasets.domain import Domain
+from cyclegan.datasets.domain import Domain, spread
 from cyclegan.errors import BadInput
 from cyclegan.images import read_image, resize, to_tensor
 from cyclegan.reporting.grids import sample_grid
@@ -92,10 +92,10 @@ def diversity(real: Tensor, fake: Tensor) -> float:
 def _load(paths: list[Path], settings: TrainSettings) -> Tensor:
     """Evenly spread files that can be read, whole, at the training size: (N, C, size, size)."""
     wanted = min(settings.samples.count, len(paths))
-    spread = [paths[i * len(paths) // wanted] for i in range(wanted)]
+    chosen = spread(paths, wanted)
     tensors: list[Tensor] = []
     # A held-out file that cannot be read is passed over for the next one of the list.
-    for path in [*spread, *(path for path in paths if path not in set(spread))]:
+    for path in [*chosen, *(path for path in paths if path not in set(chosen))]:
         with contextlib.suppress(BadInput):
             picture = read_image(path, settings.data.channels, settings.data.background)
             tensors.append(to_tensor(resize(picture.pixels, settings.size, settings.size)))
