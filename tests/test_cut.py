@@ -25,6 +25,7 @@ from cyclegan.reporting.comparison import tables
 from cyclegan.reporting.grids import read_grid
 from cyclegan.training import loop
 from cyclegan.training.networks import build_networks, patch_widths
+from cyclegan.training.schedule import Length
 from cyclegan.training.step import TrainingStep
 from cyclegan.training.train import train
 
@@ -229,11 +230,13 @@ def test_a_step_with_a_nan_changes_nothing():
 
 
 def test_the_papers_settings_are_the_defaults():
-    for method, weight, identity, flip in (("cut", 1.0, True, False), ("fastcut", 10.0, False, True)):
+    authors = (("cut", 1.0, True, False, 400), ("fastcut", 10.0, False, True, 200))
+    for method, weight, identity, flip, epochs in authors:
         step = TrainingStep(settings(method=method), Accelerator(cpu=True))
         objective = step.objective_G
         assert (objective.weight, objective.identity, objective.flip) == (weight, identity, flip)
         assert (step.pools["B"].size, list(step.pools)) == (0, ["B"])
+        assert Length(TrainSettings(method=method), 1000).steps == epochs * 1000
     nce = TrainSettings().nce
     assert (nce.temperature, nce.patches, nce.features) == (0.07, 256, 256)
 

@@ -25,14 +25,18 @@ def warmup_factor(settings: OptimizerSettings, step: int) -> float:
 
 
 class Length:
-    """When the run ends: the first of the limits that are set; the paper's 200 epochs if none is."""
+    """When the run ends: the first of the limits that are set.
+
+    If none is, after the papers' epochs: 200 for CycleGAN (§7.1) and, as its authors train it, FastCUT, 400
+    for CUT.
+    """
 
     def __init__(self, settings: TrainSettings, epoch: int) -> None:
         self.minutes = settings.minutes
         limits = [settings.images, settings.steps and settings.steps * settings.batch_size]
         epochs = settings.epochs
         if epochs is None and self.minutes is None and not any(limits):
-            epochs = 200
+            epochs = 400 if settings.method == "cut" else 200
         limits.append(epochs and math.ceil(epochs * epoch))
         images = min((limit for limit in limits if limit), default=None)
         # Whole steps: the last one is not cut short.
