@@ -34,6 +34,8 @@ KINDS = (
     "lsgan,patchgan,cut,vit_unet",
     "lsgan,multiscale,cyclegan,modnet",
     "lsgan,patchgan,cyclegan,batch norm",
+    "vanilla,projected,cyclegan",
+    "hinge,attention,cyclegan",
 )
 
 

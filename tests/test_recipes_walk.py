@@ -104,7 +104,7 @@ def walk():
                 ("no", "bf16")[d % 2 ^ g % 2],
                 list(METHODS)[(g // 3 + d) % 3],
                 list(TERMS)[(g // 3 + 2 * d) % 3],
-                (2, 4)[(g // 2 + d) % 2],
+                (4, 8)[(g // 2 + d) % 2],
             )
 
 
@@ -141,7 +141,7 @@ def test_the_walk_meets_every_pair():
         "s": SCHEDULES,
         "p": "ab",
         "m": METHODS,
-        "b": "24",
+        "b": "48",
     }
     pairs = "gd gl gs gm dl ds dm lm sm pm gt dt mt gb db lb mb pb"
     for one, other in pairs.split():
@@ -157,7 +157,7 @@ def pretrained():
             generator,
             *([*kinds][g % len(kinds)] for kinds in others),
             ("no", "bf16")[g % 2],
-            (4, 2)[g % 2],
+            (8, 4)[g % 2],
         )
 
 

@@ -27,9 +27,30 @@ def count(network):
         # 68 million of UVCGAN's table leave beside two PatchGANs.
         ("generator", "vit_unet", {}, 31_360_239),
         ("generator", "modnet", {}, 32_192_231),
+        # MUNIT's encoder in place of the 384 numbers of a token: a 7x7 convolution, four of 4x4 with stride 2,
+        # and a linear layer.
+        (
+            "generator",
+            "modnet",
+            {"style": "reference"},
+            32_192_231
+            - 384
+            + (49 * 3 * 48 + 48)
+            + (16 * 48 * 96 + 96)
+            + (16 * 96 * 192 + 192)
+            + 2 * (16 * 192 * 192 + 192)
+            + (192 * 384 + 384),
+        ),
         ("discriminator", "pixel", {}, 8_705),
         ("discriminator", "batch_statistics", {}, 5_125_569),
         ("discriminator", "multiscale", {}, 3 * 2_764_737),
+        # On VGG-19's 64 features two strided layers, on its 128 one, and a score each; all convolutions of 4x4.
+        (
+            "discriminator",
+            "projected",
+            {},
+            16 * (64 * 64 + 64 * 128 + 128 + 128 * 64 + 64) + 64 + 128 + 64 + 2,
+        ),
         # SAGAN: four 1x1 convolutions to and from C / 8 of C = 256 features, with biases, and gamma.
         ("generator", "resnet", {"attention": 4}, 11_378_179 + 4 * 256 * 32 + 3 * 32 + 256 + 1),
     ],
