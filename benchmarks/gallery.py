@@ -1,4 +1,4 @@
-"""The pictures of docs/gallery.md, from runs of its recipes; a column without a run is left out.
+"""The pictures of docs/gallery.md, from runs of its recipes; a picture without a run is left out.
 
 python benchmarks/gallery.py --methods methods/ --lowpoly runs/photo2lowpoly/RUN/generators/G_AB \
     --t1tot2 runs/t1tot2/RUN/generators/G_AB --out docs/
@@ -61,17 +61,16 @@ def targets(domain: str) -> list[np.ndarray]:
     return found
 
 
-def games(generator: Path | None) -> list[Column]:
-    columns = [("photograph, held out", photographs())]
-    if generator is not None:
-        translator = Translator.from_pretrained(generator, precision="fp32")
-        columns.append(("CycleGAN, photo2lowpoly", photographs(translator)))
-    return [*columns, ("triangulated, as B is", targets("photo2lowpoly"))]
+def games(generator: Path) -> list[Column]:
+    translator = Translator.from_pretrained(generator, precision="fp32")
+    return [
+        ("photograph, held out", photographs()),
+        ("CycleGAN, photo2lowpoly", photographs(translator)),
+        ("triangulated, as B is", targets("photo2lowpoly")),
+    ]
 
 
-def art(methods: Path | None) -> list[Column]:
-    if methods is None:
-        return [("photograph, held out", photographs()), ("painted, as B is", targets("photo2strokes"))]
+def art(methods: Path) -> list[Column]:
     style = read_image(methods / "style.png").pixels
     side = min(style.shape[:2])
     left = (style.shape[1] - side) // 2
@@ -81,7 +80,8 @@ def art(methods: Path | None) -> list[Column]:
         "photograph": "photograph, held out",
         "optimize": "stylize, optimize",
         "fast": "stylize, fast",
-        "CycleGAN, photo2strokes": "CycleGAN, photo2strokes",
+        "cyclegan, photo2strokes": "CycleGAN, photo2strokes",
+        "cut, photo2strokes": "CUT, photo2strokes",
     }.items():
         if (methods / name).is_dir():
             pictures = [read_image(methods / name / f"{each}.png").pixels for each in HELD_OUT]
@@ -89,25 +89,21 @@ def art(methods: Path | None) -> list[Column]:
     return columns
 
 
-def medicine(generator: Path | None) -> list[Column]:
+def medicine(generator: Path) -> list[Column]:
     domain = prepare("t1tot2")
     names = sorted(path.name for path in (domain / "testA").iterdir())
     t1, t2 = (
         [read_image(domain / side / names[i], 1).pixels.astype(np.float32) for i in SLICES]
         for side in ("testA", "testB")
     )
-    columns = [("A: T1-weighted, held out", t1)]
-    difference = []
-    if generator is not None:
-        translator = Translator.from_pretrained(generator, precision="fp32")
-        made = [
-            translator(read_image(domain / "testA" / names[i], 1).pixels).astype(np.float32) for i in SLICES
-        ]
-        columns.append(("translated to T2-weighted", made))
-        difference = [
-            ("|difference|, times four", [4 * np.abs(m - t) for m, t in zip(made, t2, strict=True)])
-        ]
-    columns += [("B: the true T2-weighted", t2), *difference]
+    translator = Translator.from_pretrained(generator, precision="fp32")
+    made = [translator(read_image(domain / "testA" / names[i], 1).pixels).astype(np.float32) for i in SLICES]
+    columns = [
+        ("A: T1-weighted, held out", t1),
+        ("translated to T2-weighted", made),
+        ("B: the true T2-weighted", t2),
+        ("|difference|, times four", [4 * np.abs(m - t) for m, t in zip(made, t2, strict=True)]),
+    ]
     return [(title, [_shown(slice) for slice in slices]) for title, slices in columns]
 
 
@@ -138,10 +134,14 @@ def main(
     t1tot2: Path | None = None,
     out: Path = Path("docs"),
 ) -> None:
-    """Write gallery-art.jpg, gallery-games.jpg and gallery-medicine.jpg."""
-    save(art(methods), out / "gallery-art.jpg")
-    save(games(lowpoly), out / "gallery-games.jpg")
-    save(medicine(t1tot2), out / "gallery-medicine.jpg")
+    """Write the pictures that something is given for: gallery-art.jpg, -games.jpg and -medicine.jpg."""
+    for given, columns, name in (
+        (methods, art, "gallery-art.jpg"),
+        (lowpoly, games, "gallery-games.jpg"),
+        (t1tot2, medicine, "gallery-medicine.jpg"),
+    ):
+        if given is not None:
+            save(columns(given), out / name)
 
 
 if __name__ == "__main__":
