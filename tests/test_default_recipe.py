@@ -43,8 +43,8 @@ def test_the_default_recipe_brings_pictures_nearer_to_the_other_style(emoji, tmp
     report = cyclegan("evaluate", trained["run"], cwd=tmp_path, env=env)
     print(json.dumps({"minutes": trained["minutes"], **report["metrics"]}))
     kid, style = (report["metrics"][name] for name in ("kid_vgg19", "vgg19_style_distance_to_truth"))
-    # 0.31 to 0.37 were measured after 200 and 400 steps; fp32 and other processors round differently and end elsewhere.
-    assert kid["value"] < 0.65 * kid["inputs"]
+    # Half is what the recipe is to reach; 0.29 to 0.37 were measured after 200 and 400 steps, at bf16 and fp32.
+    assert kid["value"] < 0.5 * kid["inputs"]
     assert style["value"] < style["inputs"]
 
     fakes = pixels(tmp_path / trained["translated"][0])
