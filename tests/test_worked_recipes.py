@@ -56,8 +56,9 @@ def test_strokes_are_painted_where_nothing_was_and_hair_is_gone(trained, method)
         rows.append(list(ratios))
     strokes, hair = np.mean(rows, axis=0)
     print(f"{method}: {strokes:.2f} {hair:.2f}")
-    # Of true paintings 2.2 and 0.84; blurs have less than 1 of the first, however little they are.
-    assert strokes > 1.4 and hair < 0.9
+    # Of true paintings 2.2 and 0.84; blurs have less than 1 of the first, however little they are, and what is
+    # sharpened has more than 1 of the second. At their ends both methods are at 2.4 and 0.8.
+    assert strokes > 1.4 and hair < 1
 
 
 def test_areas_become_flat_and_their_edges_sharp(trained):
