@@ -37,6 +37,18 @@ class ImageStore:
         return self.images[index]
 
 
+class BadFiles(BadInput):
+    """Files that cannot be used, of so many that were looked at: ``found`` says of each what is wrong."""
+
+    def __init__(self, found: list[str], total: int) -> None:
+        listed = "".join(f"\n  {each}" for each in found)
+        super().__init__(
+            f"{len(found)} of {total} files cannot be used; mend or remove them, or leave them out with "
+            f"--data.skip-bad:{listed}"
+        )
+        self.found = found
+
+
 def decode_all(
     paths: list[Path], load: Load, recipe: str, cache: Path, limit: float, skip_bad: bool = False
 ) -> ImageStore:
@@ -51,7 +63,8 @@ def decode_all(
         skip_bad: leave out the files that cannot be used.
 
     Raises:
-        BadInput: files that cannot be used, all of them in one message.
+        BadFiles: files that cannot be used, all of them in one message.
+        BadInput: all of them are left out, and none remains.
     """
     key = _key(paths, recipe)
     known = _open_cached(cache, key)
@@ -79,7 +92,7 @@ def decode_all(
             else:
                 spill.add(result)
         if bad and not skip_bad:
-            raise BadInput(refusal(bad, len(paths)))
+            raise BadFiles(bad, len(paths))
         if not good:
             raise BadInput(f"{paths[0].parent}: none of the {len(paths)} files can be used: {bad[0]}")
         if bad:
@@ -88,14 +101,6 @@ def decode_all(
     finally:
         if spill is not None:
             spill.discard()
-
-
-def refusal(bad: list[str], total: int) -> str:
-    shown = "".join(f"\n  {finding}" for finding in bad)
-    return (
-        f"{len(bad)} of {total} files cannot be used; mend or remove them, or leave them out with "
-        f"--data.skip-bad:{shown}"
-    )
 
 
 def _decode(paths: list[Path], load: Load) -> Iterator[np.ndarray | BadImage]:

@@ -7,6 +7,7 @@ of A once; B is walked in an order of its own, begun anew when it is used up.
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,7 @@ from cyclegan.config import TrainSettings
 from cyclegan.datasets.augment import Augment, fit
 from cyclegan.datasets.cards import datasets_root
 from cyclegan.datasets.domain import Domain, spread
-from cyclegan.datasets.store import ImageStore, decode_all, refusal
-from cyclegan.errors import BadInput
+from cyclegan.datasets.store import BadFiles, ImageStore, decode_all
 from cyclegan.images import BadImage, read_image, to_tensor
 
 
@@ -125,44 +125,43 @@ def open_stores(domain: Domain, settings: TrainSettings) -> tuple[ImageStore, Im
     Bad files are found here, before it starts, those among the held-out images that it will look at too.
 
     Raises:
-        BadInput: files that cannot be used, all of them in one message.
+        BadFiles: those that cannot be used, all of them in one message.
+        BadInput: a side without any that can.
     """
     prepare = fit(settings)
     data = settings.data
-    bad: dict[Path, str] = {}
 
     def load(path: Path) -> np.ndarray:
         try:
             return prepare(read_image(path, data.channels, data.background).pixels)
-        except (BadImage, ValueError) as error:
-            bad[path] = str(error) if isinstance(error, BadImage) else f"{path}: {error}"
-            raise BadImage(bad[path]) from error
+        except ValueError as error:
+            raise BadImage(f"{path}: {error}") from error
 
-    def look(path: Path) -> None:
+    def complaint(path: Path) -> list[str]:
         try:
             read_image(path, data.channels, data.background)  # of any size: it is resized, or padded
         except BadImage as error:
-            bad[path] = str(error)
+            return [str(error)]
+        return []
 
     shape = (settings.augment.preset, settings.size, settings.load_size)
     recipe = f"planes {shape} {data.channels} {data.background}"
     cache = datasets_root() / ".decoded"
     limit = data.memory_gib * 2**30 / 2  # half for each side
-    stores, refusals = [], []
+    stores: list[ImageStore] = []
+    bad: list[str] = []
     for paths in (domain.train_a, domain.train_b):
         try:
             stores.append(decode_all(paths, load, recipe, cache, limit, data.skip_bad))
-        except BadInput as error:  # the other side's bad files belong into the same message
-            refusals.append(error)
+        except BadFiles as error:
+            bad += error.found
+    held_out: list[Path] = []
     if not data.skip_bad:  # else grids pass over them, and a translation or evaluation names them
         held_out = _looked_at(domain.test_a, settings) + _looked_at(domain.test_b, settings)
         with ThreadPoolExecutor() as pool:
-            list(pool.map(look, held_out))
-        files = [*domain.train_a, *domain.train_b, *held_out]
-        if bad:
-            raise BadInput(refusal([bad[path] for path in files if path in bad], len(files)))
-    if refusals:
-        raise refusals[0]
+            bad += chain.from_iterable(pool.map(complaint, held_out))
+    if bad:
+        raise BadFiles(bad, len(domain.train_a) + len(domain.train_b) + len(held_out))
     a, b = stores
     return a, b
 
