@@ -472,6 +472,16 @@ def test_the_store_on_disk_holds_what_the_one_in_memory_does(tiny, here):
     assert len(list((here / "datasets" / ".decoded").glob("*.bin"))) == 2
 
 
+def test_what_was_left_out_of_decoded_images_on_disk_is_asked_for_again(tiny, small_domain, here):
+    prepare.shutil.copytree(small_domain, here / "mine")
+    (here / "mine" / "trainA" / "zz.png").write_bytes(b"no image")
+    settings = tiny(data__root=here / "mine", data__memory_gib=0, data__skip_bad=True)
+    open_stores(open_domain(settings), settings)
+    settings = tiny(data__root=here / "mine", data__memory_gib=0)
+    with pytest.raises(BadInput, match=r"1 of \d+ files cannot be used"):
+        open_stores(open_domain(settings), settings)
+
+
 def test_a_changed_file_is_decoded_anew(tiny, small_domain, here):
     prepare.shutil.copytree(small_domain, here / "mine")
     settings = tiny(data__root=here / "mine", data__memory_gib=0)

@@ -68,7 +68,7 @@ def decode_all(
     """
     key = _key(paths, recipe)
     known = _open_cached(cache, key)
-    if known is not None:
+    if known is not None and (skip_bad or len(known) == len(paths)):
         return known
     good: list[Path] = []
     images: list[np.ndarray] = []
