@@ -22,7 +22,6 @@ from cyclegan.training.objectives import DiscriminatorObjective
 from cyclegan.training.pretraining import masks
 
 SIGMAS = (1, 2, 4)
-STEPS = 300  # of a generator
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +73,19 @@ def distance(made, target):
     return error.abs().mean() + 2 * (error - blur(error, 4)).abs().mean()
 
 
+def fit(network, draw, steps, rate):
+    """To what ``draw()`` gives each time: the network's inputs, and what it is to make of them."""
+    adam = torch.optim.Adam(network.parameters(), rate)
+    decay = torch.optim.lr_scheduler.LinearLR(adam, 1.0, 0.01, steps)
+    for _ in range(steps):
+        inputs, target = draw()
+        adam.zero_grad()
+        distance(network(*inputs), target).backward()
+        adam.step()
+        decay.step()
+    network.eval()
+
+
 def slow(kinds, *names):
     return [pytest.param(kind, marks=pytest.mark.slow) if kind in names else kind for kind in kinds]
 
@@ -103,16 +115,14 @@ def test_a_generator_learns_what_no_blur_gives(crops, kind):
         return (images,) if "reference" in kind else ()
 
     seen, new = crops[0::2], crops[1::2]
-    adam = torch.optim.Adam(network.parameters(), 5e-3)
-    decay = torch.optim.lr_scheduler.LinearLR(adam, 1.0, 0.01, STEPS)
-    for _ in range(STEPS):
+
+    def draw():
         images = seen[torch.randperm(len(seen))[:4]]
-        adam.zero_grad()
-        distance(network(images, *reference(-images)), -images).backward()
-        adam.step()
-        decay.step()
+        return (images, *reference(-images)), -images
+
+    fit(network, draw, steps=300, rate=5e-3)
     with torch.no_grad():
-        made = network.eval()(new, *reference(-new))
+        made = network(new, *reference(-new))
     # All that a ResNet makes goes through maps of a quarter of the side.
     assert has_detail(made, new, -new, 2 if name == "resnet" else 1)
     *_, widest = blurs(new, -new, 4)
@@ -129,17 +139,14 @@ def test_renderings_follow_their_references(crops):
     def lit(images, which):
         return (images + 1) * lights[which] - 1
 
-    adam = torch.optim.Adam(network.parameters(), 3e-3)
-    decay = torch.optim.lr_scheduler.LinearLR(adam, 1.0, 0.01, 400)
     seen, new = crops[0::2], crops[1::2]
-    for _ in range(400):
+
+    def draw():
         images, others = seen[torch.randperm(len(seen))].split((8, 16))
         which = torch.randint(2, (8,))
-        adam.zero_grad()
-        distance(network(images, lit(others[:8], which)), lit(images, which)).backward()
-        adam.step()
-        decay.step()
-    network.eval()
+        return (images, lit(others[:8], which)), lit(images, which)
+
+    fit(network, draw, steps=400, rate=3e-3)
     with torch.no_grad():
         for right in (0, 1):
             made = network(new, lit(new.roll(1, 0), right))
