@@ -36,10 +36,10 @@ def blurred(pixels: np.ndarray, sigma: float) -> np.ndarray:
     return cv2.GaussianBlur(pixels, (0, 0), sigma)
 
 
-@pytest.mark.parametrize("method", ["cyclegan", "cut"])
-def test_strokes_are_painted_where_nothing_was_and_hair_is_gone(trained, method):
+@pytest.mark.parametrize(("method", "steps"), [("cyclegan", 500), ("cut", 350)])
+def test_strokes_are_painted_where_nothing_was_and_hair_is_gone(trained, method, steps):
     """Contrasts as wide as strokes where the photographs are plain, and less fine detail where they are not."""
-    generator = trained("photo2strokes", 350, "--method", method)
+    generator = trained("photo2strokes", steps, "--method", method)
     translator = Translator.from_pretrained(generator, precision="fp32")
     rows = []
     for path in sorted((ROOT / "datasets" / "photo2strokes" / "testA").iterdir()):
@@ -56,9 +56,8 @@ def test_strokes_are_painted_where_nothing_was_and_hair_is_gone(trained, method)
         rows.append(list(ratios))
     strokes, hair = np.mean(rows, axis=0)
     print(f"{method}: {strokes:.2f} {hair:.2f}")
-    # Of true paintings 2.2 and 0.84; blurs have less than 1 of the first, however little they are, and what is
-    # sharpened has more than 1 of the second. At their ends both methods are at 2.4 and 0.8.
-    assert strokes > 1.4 and hair < 1
+    # Of true paintings 2.2 and 0.84; blurs have less than 1 of the first, however little they are.
+    assert strokes > 1.4 and hair < 0.9
 
 
 def test_areas_become_flat_and_their_edges_sharp(trained):
