@@ -14,11 +14,22 @@ from cyclegan.config import LossSettings, PretrainSettings
 from cyclegan.datasets.cards import load_card
 from cyclegan.datasets.making.lowpoly import lowpoly
 from cyclegan.datasets.making.originals import original_file
+from cyclegan.datasets.making.strokes import strokes
 from cyclegan.images import read_image, resize, to_tensor
-from cyclegan.losses import counterfeits, r1_penalty, scales, zero_centred_penalty
+from cyclegan.losses import (
+    DRAWS,
+    counterfeits,
+    diff_augment,
+    gradient_penalty,
+    r1_penalty,
+    scales,
+    total_variation,
+    zero_centred_penalty,
+)
 from cyclegan.networks import build
 from cyclegan.networks.layers import blur, initialize
 from cyclegan.training.objectives import DiscriminatorObjective
+from cyclegan.training.perceptual import Perceptual
 from cyclegan.training.pretraining import masks
 
 SIGMAS = (1, 2, 4)
@@ -214,29 +225,141 @@ def test_counterfeits_teach_how_a_domain_is_drawn(crops):
     assert right(0.0) < 0.8 < 0.9 < right(1.0)
 
 
+def critic(loss, steps):
+    """A small PatchGAN after so many steps down ``loss(network)``."""
+    torch.manual_seed(0)
+    arguments = {"filters": 8, "layers": 2, "norm": "none"}
+    network = initialize(build("discriminator", "patchgan", arguments), std=0.1)
+    adam = torch.optim.Adam(network.parameters(), 4e-3)
+    for _ in range(steps):
+        adam.zero_grad()
+        loss(network).backward()
+        adam.step()
+    return network
+
+
 @pytest.mark.parametrize("penalty", [r1_penalty, zero_centred_penalty])
 def test_penalties_make_a_discriminator_smooth_and_leave_it_right(crops, penalty):
+    fakes = blurred(crops, 1.5)
+
     def trained(weight):
-        torch.manual_seed(0)
-        network = initialize(
-            build("discriminator", "patchgan", {"filters": 8, "layers": 2, "norm": "none"}), std=0.1
-        )
-        adam = torch.optim.Adam(network.parameters(), 4e-3)
-        fakes = blurred(crops, 1.5)
-        for _ in range(40):
-            adam.zero_grad()
-            loss = (network(crops) - 1).square().mean() + network(fakes).square().mean()
+        def loss(network):
+            found = (network(crops) - 1).square().mean() + network(fakes).square().mean()
             mixed = (crops,) if penalty is r1_penalty else (crops, fakes, torch.rand(len(crops), 1, 1, 1))
-            (loss + weight * penalty(network, *mixed)).backward()
-            adam.step()
+            return found + weight * penalty(network, *mixed)
+
+        network = critic(loss, steps=40)
         images = crops.clone().requires_grad_()
         network(images).mean((1, 2, 3)).sum().backward()
-        return float(images.grad.square().sum((1, 2, 3)).mean()), float(
-            (network(crops) - network(fakes)).mean()
-        )
+        right = (network(crops) - network(fakes)).mean().detach()
+        return float(images.grad.square().sum((1, 2, 3)).mean()), float(right)
 
     (free, _), (held, right) = trained(0.0), trained(100.0)
     assert held < 0.5 * free and right > 0
+
+
+def test_the_gradient_penalty_gives_a_critic_of_slope_one(crops):
+    """WGAN-GP, where images lie between pictures and their blurs: of the patches' scores, added up."""
+    fakes = blurred(crops, 1.5)
+    seen, new = slice(0, None, 2), slice(1, None, 2)
+
+    def trained(weight):
+        def loss(network):
+            mix = torch.rand(len(crops[seen]), 1, 1, 1)
+            found = network(fakes[seen]).mean() - network(crops[seen]).mean()
+            return found + weight * gradient_penalty(network, crops[seen], fakes[seen], mix)
+
+        network = critic(loss, steps=120)
+        between = (0.5 * (crops[new] + fakes[new])).requires_grad_()
+        network(between).sum().backward()
+        slope = between.grad.square().sum((1, 2, 3)).sqrt()
+        right = (network(crops[new]) - network(fakes[new])).mean((1, 2, 3)) > 0
+        return float(slope.mean()), float(right.float().mean())
+
+    (free, _), (held, right) = trained(0.0), trained(10.0)
+    assert free > 100 and abs(held - 1) < 0.2 and right > 0.7
+
+
+def test_with_differentiable_augmentation_few_pictures_are_not_learned_by_heart(crops):
+    """Two halves of the same photographs are told apart by nothing else; from their blurs they still are."""
+    shown, others = crops[0::2], crops[1::2]
+
+    def gap(fakes, policy):
+        """By how much more the pictures of ``shown`` are real to a discriminator."""
+        rng = np.random.default_rng(0)
+
+        def seen(images):
+            return diff_augment(images, rng.random((len(images), DRAWS)).tolist(), policy)
+
+        def loss(network):
+            return (network(seen(shown)) - 1).square().mean() + network(seen(fakes)).square().mean()
+
+        network = critic(loss, steps=200)
+        with torch.no_grad():
+            return float((network(shown) - network(fakes)).mean())
+
+    policy = ("color", "translation", "cutout")
+    by_heart = gap(others, policy)
+    assert by_heart < 0.5 * gap(others, ())
+    assert gap(blurred(others, 1.5), policy) > 2 * by_heart
+
+
+def test_the_style_term_paints_and_the_content_term_keeps_what_is_there(crops):
+    """Generators that learn by these terms alone; the style is a painting's, by brush strokes."""
+    flower = next(o for o in load_card("photo2strokes").source.originals if "flower" in o.file)
+    pixels = read_image(original_file(flower)).pixels[100:228, 200:328]
+    painting = to_tensor(strokes(np.ascontiguousarray(pixels), np.random.default_rng(0)))[None]
+    seen, new = crops[0::2], crops[1::2]
+    layers = {"content_layers": ["relu3_1"], "style_layers": ["relu1_1", "relu2_1"]}
+
+    def terms(**weights):
+        found = Perceptual(LossSettings(**layers, **weights), torch.device("cpu"))
+        found.learn("B", [painting])
+        return found
+
+    judge = terms(lambda_content=1.0, lambda_style=1.0)
+
+    def distances(made):
+        with torch.no_grad():
+            found = judge("AtoB", new, made)[1]
+        return float(found["content_ab"]), float(found["style_ab"])
+
+    def learned(**weights):
+        torch.manual_seed(0)
+        arguments = {"filters": 16, "blocks": 2, "norm": "none", "residual": True}
+        network = initialize(build("generator", "resnet", arguments), std=0.06)
+        loss = terms(**weights)
+        adam = torch.optim.Adam(network.parameters(), 2e-3)
+        for _ in range(80):
+            images = seen[torch.randperm(len(seen))[:4]]
+            adam.zero_grad()
+            loss("AtoB", images, network(images))[0].backward()
+            adam.step()
+        with torch.no_grad():
+            return network.eval()(new)
+
+    content, style = distances(learned(lambda_style=1.0, lambda_content=1.0))
+    alone, _ = distances(learned(lambda_style=1.0))
+    assert style < 0.85 * min(distances(blurred(new, sigma))[1] for sigma in SIGMAS)
+    assert content < 0.7 * alone
+
+
+def test_total_variation_takes_noise_away_and_leaves_edges(crops):
+    """Low-poly pictures under noise, each the nearest to it that varies little (Rudin, Osher and Fatemi)."""
+    squares = (np.rint((image.permute(1, 2, 0).numpy() + 1) * 127.5).astype(np.uint8) for image in crops)
+    flat = torch.stack([to_tensor(lowpoly(square, np.random.default_rng(0))) for square in squares])
+    noisy = flat + 0.15 * torch.randn(flat.shape, generator=torch.Generator().manual_seed(0))
+    made = noisy.clone().requires_grad_()
+    adam = torch.optim.Adam([made], 0.02)
+    for _ in range(100):
+        adam.zero_grad()
+        (0.5 * (made - noisy).square().mean() + 0.1 * total_variation(made)).backward()
+        adam.step()
+
+    def error(images):
+        return float((images - flat).square().mean())
+
+    assert error(made.detach()) < 0.75 * min(error(blurred(noisy, sigma)) for sigma in (0.5, 0.7, 1, 1.5, 2))
 
 
 def test_pretraining_fills_masked_patches_with_more_than_a_blur(crops):
