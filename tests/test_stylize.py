@@ -23,7 +23,7 @@ from cyclegan.stylization.fast import StylePredictor, model_file
 from cyclegan.stylization.look import look
 from cyclegan.stylization.objective import Objective
 from cyclegan.translation.options import Tiling
-from cyclegan.translation.tiling.source import ArraySource, assembled
+from cyclegan.translation.tiling.source import ArraySource, assembled, overview
 from cyclegan.translation.tiling.strategy import Tiler
 
 LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
@@ -334,9 +334,10 @@ def test_a_masked_fast_style_leaves_the_rest_as_it_is(cat, cells):
     torch.testing.assert_close(made[:, :32], whole[:, :32])
 
 
-def test_tiles_of_the_fast_network_have_no_seams(cells):
+@pytest.mark.parametrize("strength", [1, 0.5])
+def test_tiles_of_the_fast_network_have_no_seams(cells, strength):
     pixels = photo("astronaut", 320, 320)
-    network = fast_network([cells])
+    network = fast_network([cells], strength)
     with torch.no_grad():
         whole = from_tensor(network(to_tensor(pixels)[None])[0])
     tiler = Tiler(network, 3, network.multiple_of, Tiling(128))
@@ -346,6 +347,19 @@ def test_tiles_of_the_fast_network_have_no_seams(cells):
     assert difference.mean() < 4
     columns = difference.mean(axis=(0, 2))
     assert columns[126:130].mean() < 1.5 * columns.mean() + 0.5
+
+
+def test_tiles_share_their_whole_pictures_own_style(cells):
+    """At strength 0 nothing else is painted with; tiles of a picture of two kinds differ in theirs."""
+    halves = [photo("astronaut", 520, 500), photo("immunohistochemistry", 520, 520)]
+    pixels = np.concatenate(halves, axis=1)
+    network = fast_network([cells], 0.0)
+    shared = network.for_picture(to_tensor(overview(ArraySource(pixels), 256)))
+    own = network.predictor(to_tensor(pixels))
+    of_halves = [network.predictor(to_tensor(half)) for half in halves]
+    # The predictor's file rounds to 8 bits.
+    assert (shared.vectors[0] - own).norm() < 0.2 * min((v - own).norm() for v in of_halves)
+    assert network.strength == 0 and shared.strength == 1
 
 
 # --- the command

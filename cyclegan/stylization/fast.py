@@ -6,6 +6,7 @@ is for 384 px alone and rounds its activations to 8 bits; its weights are read f
 size, which computes in fp32 and goes in tiles like a generator.
 """
 
+import copy
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
@@ -92,12 +93,24 @@ class FastStyle(nn.Module):
             # A blend of styles is the style of the blended vectors (§4.3).
             self.masks, self.weights = [None], [1.0]
             self.vectors = [sum(style.weight * v for style, v in zip(styles, vectors, strict=True))]
-        # What a picture's own vector, a mask or a size belongs to is the whole: no tile shows that.
-        self.attends_to_all = strength < 1 or size is not None or self.masks != [None]
+        # What a mask or a size belongs to is the whole picture: no tile shows that.
+        self.attends_to_all = size is not None or self.masks != [None]
         transformer.use_style(self.vectors[0])
 
+    def for_picture(self, view: Tensor) -> "FastStyle":
+        """The network for tiles of one picture, (3, H, W) small and whole, whose own vector they share."""
+        if self.strength == 1:
+            return self
+        network = copy.deepcopy(self)
+        network.vectors, network.strength = [self._between(v, self.predictor(view)) for v in self.vectors], 1
+        network.transformer.use_style(network.vectors[0].to(next(self.parameters()).device))
+        return network
+
+    def _between(self, style: Tensor, own: Tensor) -> Tensor:
+        return self.strength * style + (1 - self.strength) * own
+
     def forward(self, images: Tensor) -> Tensor:
-        if self.attends_to_all:
+        if self.attends_to_all or self.strength < 1:
             made = torch.cat([self._sized(image) for image in images.split(1)])
         else:
             made = self.transformer(images)
@@ -118,7 +131,7 @@ class FastStyle(nn.Module):
         weighed = torch.zeros_like(covered)
         for vector, mask, weight in zip(self.vectors, self.masks, self.weights, strict=True):
             if own is not None:
-                vector = self.strength * vector + (1 - self.strength) * own
+                vector = self._between(vector, own)
             self.transformer.use_style(vector.to(image.device))
             share = torch.ones_like(covered) if mask is None else _fitted(mask, image)
             made = made + weight * share * self.transformer(image)

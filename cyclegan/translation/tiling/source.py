@@ -6,6 +6,8 @@ from typing import Protocol
 
 import numpy as np
 
+from cyclegan.images import resize
+
 
 class Source(Protocol):
     """Pixels (height, width, channels), uint8 or uint16, read a region at a time."""
@@ -37,6 +39,17 @@ class ArraySource:
 
     def read(self, top: int, bottom: int, left: int, right: int) -> np.ndarray:
         return self.pixels[top:bottom, left:right]
+
+
+def overview(source: Source, side: int) -> np.ndarray:
+    """The whole image, averaged down to about ``side`` pixels on its shorter side, (h, w, C)."""
+    factor = max(1, min(source.height, source.width) // side)
+    columns = -(-source.width // factor)
+    rows = []
+    for top in range(0, source.height, factor):
+        part = source.read(top, min(top + factor, source.height), 0, source.width)
+        rows.append(resize(part, 1, columns) if factor > 1 else part)
+    return np.concatenate(rows)
 
 
 def assembled(bands: Iterable[np.ndarray], like: np.ndarray) -> np.ndarray:

@@ -9,16 +9,18 @@ import torch
 from torch import nn
 
 from cyclegan.errors import BadInput
+from cyclegan.images import to_tensor
 from cyclegan.networks.attention import attends_to_all
 from cyclegan.translation.options import Tiling
 from cyclegan.translation.tiling.exact import exact_bands
 from cyclegan.translation.tiling.memory import bytes_per_pixel, memory_bytes
-from cyclegan.translation.tiling.source import Source
+from cyclegan.translation.tiling.source import Source, overview
 from cyclegan.translation.tiling.statistics import depends_on_all_pixels, held_bytes_per_pixel
 from cyclegan.translation.tiling.tiles import dense_bands, naive_bands
 
 SMALL_PIXELS = 1 << 19  # 724 px square: at once on any machine, without a look at the memory
 CPU = torch.device("cpu")
+OVERVIEW = 512  # pixels on the shorter side, of an image that a network is shown whole
 WHOLE_SHARE = 0.35  # of the memory, that an image translated at once may take
 MAP_SHARE = 0.15  # of the memory, that one feature map of the exact way may take; three live at a time
 TILE_BYTES = 640 * 2**20  # what a tile takes at most: more makes it no faster, and less is wasted on halos
@@ -64,16 +66,22 @@ class Tiler:
         return self.network if self.load is None else self.load()
 
     @functools.cached_property
+    def _for_any_picture(self) -> nn.Module:
+        """One that looks at a picture's whole first is measured as it is after that."""
+        view = torch.zeros(self.channels, OVERVIEW, OVERVIEW)
+        return self.loaded.for_picture(view) if hasattr(self.loaded, "for_picture") else self.loaded
+
+    @functools.cached_property
     def per_pixel(self) -> float:
         """Bytes that a pixel takes on its way through the network."""
-        return bytes_per_pixel(self.loaded, self.channels, max(64, self.multiple_of))
+        return bytes_per_pixel(self._for_any_picture, self.channels, max(64, self.multiple_of))
 
     @functools.cached_property
     def held_per_pixel(self) -> float:
         """Bytes that a pixel takes while it waits for the others of a sample: some quarter of the above."""
         if not depends_on_all_pixels(self.loaded):
             return self.per_pixel  # no sample is taken
-        return held_bytes_per_pixel(self.loaded, self.channels, max(64, self.multiple_of))
+        return held_bytes_per_pixel(self._for_any_picture, self.channels, max(64, self.multiple_of))
 
     def applies(self, height: int, width: int) -> bool:
         """Whether an image of this size goes in tiles."""
@@ -98,6 +106,8 @@ class Tiler:
             BadInput: the method cannot be used with this network, or there is no room for it.
         """
         network = self.loaded
+        if hasattr(network, "for_picture"):
+            network = network.for_picture(to_tensor(overview(source, OVERVIEW)))
         reach = getattr(network, "reach", None)
         method = self.tiling.method or ("exact" if reach is None else "dense")
         budget = min(TILE_BYTES, memory_bytes(self.device) // 4)
