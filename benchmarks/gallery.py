@@ -1,7 +1,7 @@
 """The pictures of docs/gallery.md, from runs of its recipes; a picture without a run is left out.
 
 python benchmarks/gallery.py --methods methods/ --lowpoly runs/photo2lowpoly/RUN/generators/G_AB \
-    --t1tot2 runs/t1tot2/RUN/generators/G_AB --out docs/
+    --prints runs/photo2prints/RUN/generators/G_AB --t1tot2 runs/t1tot2/RUN/generators/G_AB --out docs/
 
 ``methods/`` is what benchmarks/methods.py wrote with --out.
 """
@@ -18,6 +18,7 @@ from cyclegan.datasets.cards import load_card
 from cyclegan.datasets.making.contrasts import PEAK
 from cyclegan.datasets.making.originals import original_file
 from cyclegan.datasets.making.photographs import TILE
+from cyclegan.datasets.making.prints import INKS
 from cyclegan.datasets.prepare import prepare
 from cyclegan.images import read_image, resize
 
@@ -89,6 +90,17 @@ def art(methods: Path) -> list[Column]:
     return columns
 
 
+def looks(generator: Path) -> list[Column]:
+    """Below each held-out print what it makes of both photographs, as the reference."""
+    references = sorted((prepare("photo2prints") / "testB").iterdir())[: len(INKS)]
+    columns = [("photographs, held out", [np.full((SIDE, SIDE, 3), 255, np.uint8), *photographs()])]
+    for reference, look in zip(references, INKS, strict=True):
+        translator = Translator.from_pretrained(generator, precision="fp32", reference=reference)
+        shown = resize(read_image(reference).pixels, SIDE, SIDE)
+        columns.append((f"reference: {look}", [shown, *photographs(translator)]))
+    return columns
+
+
 def medicine(generator: Path) -> list[Column]:
     domain = prepare("t1tot2")
     names = sorted(path.name for path in (domain / "testA").iterdir())
@@ -131,13 +143,15 @@ def save(columns: list[Column], path: Path) -> None:
 def main(
     methods: Path | None = None,
     lowpoly: Path | None = None,
+    prints: Path | None = None,
     t1tot2: Path | None = None,
     out: Path = Path("docs"),
 ) -> None:
-    """Write the pictures that something is given for: gallery-art.jpg, -games.jpg and -medicine.jpg."""
+    """Write gallery-art.jpg, -games.jpg, -prints.jpg and -medicine.jpg, those that something is given for."""
     for given, columns, name in (
         (methods, art, "gallery-art.jpg"),
         (lowpoly, games, "gallery-games.jpg"),
+        (prints, looks, "gallery-prints.jpg"),
         (t1tot2, medicine, "gallery-medicine.jpg"),
     ):
         if given is not None:

@@ -1,15 +1,19 @@
 """Domains made from pictures in packages: what is drawn is what is said, the same every time, by licence."""
 
+from collections import Counter
+
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.stats import spearmanr
 
 from cyclegan.datasets.cards import MadeSource, Original, attribution_text, list_cards, load_card
 from cyclegan.datasets.making import make
 from cyclegan.datasets.making.contrasts import computed_t2, t2_signal
 from cyclegan.datasets.making.lowpoly import lowpoly
 from cyclegan.datasets.making.originals import original_file
+from cyclegan.datasets.making.prints import INKS, printed
 from cyclegan.datasets.making.strokes import strokes
 from cyclegan.errors import BadInput
 from cyclegan.images import read_image
@@ -62,6 +66,48 @@ def test_strokes_follow_the_edges(cat):
     stripes = np.repeat(np.where(np.arange(96) // 12 % 2, 220, 40)[None, :, None], 96, axis=0).repeat(3, 2)
     drawn = strokes(stripes.astype(np.uint8), np.random.default_rng(0)).astype(int)
     assert np.abs(np.diff(drawn, axis=0)).mean() < 0.5 * np.abs(np.diff(drawn, axis=1)).mean()
+
+
+def test_a_print_goes_from_its_paper_to_its_ink(cat):
+    """White is the paper, black the ink; what lies between gets darker with the photograph, in one hue."""
+    greys = np.linspace(0, 255, 256).astype(np.uint8)[None, :, None].repeat(3, 2)
+    for look, (paper, ink) in INKS.items():
+        drawn = printed(greys, np.random.default_rng(0), look)[0].astype(int)
+        assert np.abs(drawn[-1] - paper).max() <= 1 and np.abs(drawn[0] - ink).max() <= 11, look
+        assert (np.diff(drawn, axis=0) >= 0).all()
+        # Twice the layers let through the square of the light (Beer and Lambert), in linear light.
+        half, whole = (
+            np.array([to_linear(v / 255) for v in drawn[at]]) / [to_linear(v / 255) for v in paper]
+            for at in (128, 1)
+        )
+        green_and_blue = slice(0, 2) if look == "red chalk" else slice(1, 3)
+        assert whole[green_and_blue] == pytest.approx(half[green_and_blue] ** 2, rel=0.2)
+        made = printed(cat, np.random.default_rng(0), look)
+        grey, before = (cv2.cvtColor(each, cv2.COLOR_RGB2GRAY).ravel() for each in (made, cat))
+        assert spearmanr(grey, before).statistic > 0.99
+
+
+def test_every_print_is_of_one_ink_and_there_are_all(tmp_path):
+    card = load_card("photo2prints")
+    originals = [o for o in card.source.originals if "china" in o.file or "coffee" in o.file]
+    make(card.source.model_copy(update={"originals": tuple(originals)}), tmp_path)
+    photograph = read_image(original_file(originals[0])).pixels
+    by_look = {look: printed(photograph, np.random.default_rng(0), look) for look in INKS}
+    found = Counter()
+    for path in (tmp_path / "trainB").iterdir():
+        top, left = map(int, path.stem.split("-")[1:])
+        tile = read_image(path).pixels
+        (look,) = (
+            look
+            for look, whole in by_look.items()
+            if (whole[top : top + 128, left : left + 128] == tile).all()
+        )
+        found[look] += 1
+    assert set(found) == set(INKS) and max(found.values()) - min(found.values()) <= 1
+
+
+def to_linear(v):
+    return v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4
 
 
 def test_the_spin_echo_in_plain_numbers():

@@ -64,7 +64,7 @@ class MadeSource(Frozen):
     """Pictures that are made here from those that installed packages carry."""
 
     kind: Literal["made"]
-    maker: Literal["lowpoly", "strokes", "contrasts"]
+    maker: Literal["lowpoly", "strokes", "prints", "contrasts"]
     originals: tuple[Original, ...] = Field(min_length=1)
     seed: int = Field(0, ge=0)
 

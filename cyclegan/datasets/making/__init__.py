@@ -7,6 +7,7 @@ from cyclegan.datasets.cards import MadeSource
 from cyclegan.datasets.making.contrasts import make_contrasts
 from cyclegan.datasets.making.lowpoly import lowpoly
 from cyclegan.datasets.making.photographs import make_from_photographs
+from cyclegan.datasets.making.prints import printers
 from cyclegan.datasets.making.strokes import strokes
 
 
@@ -18,10 +19,15 @@ def _from_strokes(source: MadeSource, target: Path) -> None:
     make_from_photographs(source, target, strokes)
 
 
+def _from_prints(source: MadeSource, target: Path) -> None:
+    make_from_photographs(source, target, *printers())
+
+
 # What a card's `maker` may be; each fills trainA, trainB, testA and testB of an empty folder.
 MAKERS: dict[str, Callable[[MadeSource, Path], None]] = {
     "lowpoly": _from_lowpoly,
     "strokes": _from_strokes,
+    "prints": _from_prints,
     "contrasts": make_contrasts,
 }
 

@@ -1,5 +1,6 @@
-"""A domain of photographs (A) and of what a renderer makes of other photographs (B)."""
+"""A domain of photographs (A) and of what renderers make of other photographs (B)."""
 
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,7 +17,7 @@ STEP = 32  # pixels between the tops of two training tiles of one strip
 Render = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 
-def make_from_photographs(source: MadeSource, target: Path, render: Render) -> None:
+def make_from_photographs(source: MadeSource, target: Path, *renders: Render) -> None:
     """Cut photographs and their renderings into tiles.
 
     Training photographs fall into upright strips, by turns for A and for B, so that the two sides show
@@ -24,24 +25,28 @@ def make_from_photographs(source: MadeSource, target: Path, render: Render) -> N
     rendering under the same name.
 
     Args:
-        render: (H, W, 3) uint8 and chance to (H, W, 3) uint8.
+        renders: (H, W, 3) uint8 and chance to (H, W, 3) uint8; of several each tile is of one, by turns.
     """
     for split in SPLITS:
         (target / split).mkdir()
     for number, original in enumerate(source.originals):
         photograph = read_image(original_file(original)).pixels
-        rendered = render(photograph, chance.rng(source.seed, f"render {source.maker}", number))
-        sides = {"A": photograph, "B": rendered}
+        rendered = [
+            render(photograph, chance.rng(source.seed, f"render {source.maker}", number))
+            for render in renders
+        ]
+        turns = itertools.cycle(rendered)
         stem = Path(original.file).stem
         if original.held_out:
             for top, left in _grid(photograph):
-                for side, picture in sides.items():
-                    _save(picture, top, left, target / f"test{side}", stem)
+                _save(photograph, top, left, target / "testA", stem)
+                _save(next(turns), top, left, target / "testB", stem)
             continue
         for strip, left in enumerate(_starts(photograph.shape[1], TILE)):
             side = "AB"[(strip + number) % 2]
             for top in _starts(photograph.shape[0], STEP):
-                _save(sides[side], top, left, target / f"train{side}", stem)
+                picture = photograph if side == "A" else next(turns)
+                _save(picture, top, left, target / f"train{side}", stem)
 
 
 def _starts(length: int, step: int) -> range:
