@@ -1,0 +1,69 @@
+"""Whether a generator that takes references prints in their ink, where the true prints are known.
+
+python benchmarks/inks.py runs/photo2prints/RUN/generators/G_AB --json
+
+The held-out photographs of photo2prints are printed with each held-out print as the reference, and compared
+with the true prints in all inks: mean difference in grey levels, 0 to 255. Beside it: the photographs as they
+are.
+"""
+
+from json import dumps
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import tyro
+
+from cyclegan import Translator
+from cyclegan.datasets.making.prints import INKS, printed
+from cyclegan.datasets.prepare import prepare
+from cyclegan.images import read_image
+
+Errors = dict[str, float]  # by ink
+
+
+def errors(made: list[np.ndarray], photographs: list[np.ndarray]) -> Errors:
+    """How far prints are from the true ones of each ink."""
+    chance = np.random.default_rng(0)
+    found = {}
+    for ink in INKS:
+        pairs = zip(made, (printed(pixels, chance, ink) for pixels in photographs), strict=True)
+        found[ink] = float(np.mean([np.abs(m.astype(float) - t).mean() for m, t in pairs]))
+    return found
+
+
+def nearest(found: Errors) -> str:
+    return min(found, key=found.__getitem__)
+
+
+def main(generator: Annotated[Path, tyro.conf.Positional], json: bool = False) -> None:
+    """Print held-out photographs with each held-out print as the reference.
+
+    Args:
+        generator: the folder of a G_AB of photo2prints
+        json: end with one line of JSON
+    """
+    domain = prepare("photo2prints")
+    names = sorted(path.name for path in (domain / "testA").iterdir())
+    photographs, prints = (
+        [read_image(domain / side / n).pixels for n in names] for side in ("testA", "testB")
+    )
+    by_ink: dict[str, list[Errors]] = {ink: [] for ink in INKS}
+    for name, photograph, print_ in zip(names, photographs, prints, strict=True):
+        reference = domain / "testB" / name
+        translator = Translator.from_pretrained(generator, precision="fp32", reference=reference)
+        ink = nearest(errors([print_], [photograph]))
+        by_ink[ink].append(errors([translator(pixels) for pixels in photographs], photographs))
+    rows = {ink: {to: float(np.mean([e[to] for e in found])) for to in INKS} for ink, found in by_ink.items()}
+    rows["photographs"] = errors(photographs, photographs)
+    print(f"{'reference':<16}", *(f"{ink:>12}" for ink in INKS))
+    for name, row in rows.items():
+        print(f"{name:<16}", *(f"{row[ink]:>12.1f}" for ink in INKS))
+    followed = sum(nearest(each) == ink for ink, found in by_ink.items() for each in found)
+    print(f"nearest to the ink of the reference: with {followed} of {len(names)} references")
+    if json:
+        print(dumps({"errors": rows, "followed": followed, "references": len(names)}))
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
