@@ -128,7 +128,9 @@ def test_all_with_others(generator, discriminator, losses, schedule, precision, 
     assert ("cycle_a" in found[0], "nce" in found[0]) == (method == "cyclegan", method != "cyclegan")
     assert ("nce_identity" in found[0]) == (method == "cut")
     assert ("style_ab" in found[0], "content_ab" in found[0]) == (2 * (terms == "content and style",))
-    assert ("total_variation_ab" in found[0]) == (terms == "total variation")
+    assert ("total_variation_ab" in found[0], "consist_ab" in found[0]) == (
+        2 * (terms == "total variation, likeness",)
+    )
 
 
 def test_the_walk_meets_every_pair():

@@ -354,12 +354,23 @@ def test_tiles_share_their_whole_pictures_own_style(cells):
     halves = [photo("astronaut", 520, 500), photo("immunohistochemistry", 520, 520)]
     pixels = np.concatenate(halves, axis=1)
     network = fast_network([cells], 0.0)
-    shared = network.for_picture(to_tensor(overview(ArraySource(pixels), 256)))
+    shared = network.for_picture(lambda: to_tensor(overview(ArraySource(pixels), 256)))
     own = network.predictor(to_tensor(pixels))
     of_halves = [network.predictor(to_tensor(half)) for half in halves]
     # The predictor's file rounds to 8 bits.
     assert (shared.vectors[0] - own).norm() < 0.2 * min((v - own).norm() for v in of_halves)
     assert network.strength == 0 and shared.strength == 1
+    assert fast_network([cells]).for_picture(None).strength == 1  # at full strength nothing is looked at
+
+
+@pytest.mark.parametrize("shape", [(64, 5000), (5000, 64), (700, 1100), (40, 30)])
+def test_an_overview_is_small_and_squeezes_the_whole(shape):
+    ramp = np.linspace(0, 255, shape[1]).astype(np.uint8)
+    pixels = np.broadcast_to(ramp[None, :, None], (*shape, 3))
+    view = overview(ArraySource(pixels), 256)
+    assert max(view.shape[:2]) < 512 and view.shape[:2] <= shape
+    expected = cv2.resize(np.ascontiguousarray(pixels), view.shape[1::-1], interpolation=cv2.INTER_AREA)
+    assert np.abs(view.astype(int) - expected).max() <= 3
 
 
 # --- the command

@@ -178,6 +178,22 @@ class TrainSettings(Frozen):
             losses.style_picture_a is not None and "G_BA" not in self.directions,
             f"losses.style_picture_a has no meaning with method {self.method!r}, which translates to B alone",
         )
+        yield (
+            losses.lambda_consist > 0 and losses.consist_size > self.size,
+            f"losses.consist_size ({losses.consist_size}) is larger than size ({self.size}); "
+            f"set it to {self.size} or less",
+        )
+        first = self.pretrain.steps
+        yield (
+            self.steps is not None and 0 < self.steps <= first,
+            f"pretrain.steps ({first}) are part of the run's steps ({self.steps}), and leave none for "
+            "translation; set steps to more",
+        )
+        yield (
+            first > 0 and self.pretrain.patch >= self.size,
+            f"pretrain.patch ({self.pretrain.patch}) masks all of a picture or nothing at size {self.size}; "
+            f"set it to {max(1, self.size // 8)}",
+        )
         detail = self.discriminator.detail or 0
         yield (
             math.ceil(2 * detail) >= self.size,

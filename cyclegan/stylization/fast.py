@@ -8,7 +8,7 @@ size, which computes in fp32 and goes in tiles like a generator.
 
 import copy
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,13 +97,17 @@ class FastStyle(nn.Module):
         self.attends_to_all = size is not None or self.masks != [None]
         transformer.use_style(self.vectors[0])
 
-    def for_picture(self, view: Tensor) -> "FastStyle":
-        """The network for tiles of one picture, (3, H, W) small and whole, whose own vector they share."""
+    def for_picture(self, view: Callable[[], Tensor]) -> "FastStyle":
+        """The network for tiles of one picture, whose own vector they share.
+
+        Args:
+            view: gives the whole picture, small, (3, h, w); not asked at full strength.
+        """
         if self.strength == 1:
             return self
-        network = copy.deepcopy(self)
-        network.vectors, network.strength = [self._between(v, self.predictor(view)) for v in self.vectors], 1
-        network.transformer.use_style(network.vectors[0].to(next(self.parameters()).device))
+        network, own = copy.deepcopy(self), self.predictor(view())
+        network.vectors, network.strength = [self._between(v, own) for v in self.vectors], 1
+        network.transformer.use_style(network.vectors[0].to(next(self.parameters())))
         return network
 
     def _between(self, style: Tensor, own: Tensor) -> Tensor:
@@ -132,7 +136,7 @@ class FastStyle(nn.Module):
         for vector, mask, weight in zip(self.vectors, self.masks, self.weights, strict=True):
             if own is not None:
                 vector = self._between(vector, own)
-            self.transformer.use_style(vector.to(image.device))
+            self.transformer.use_style(vector.to(image))
             share = torch.ones_like(covered) if mask is None else _fitted(mask, image)
             made = made + weight * share * self.transformer(image)
             weighed, covered = weighed + weight * share, covered + share

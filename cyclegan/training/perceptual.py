@@ -1,7 +1,7 @@
 """Content, style, total variation and likeness of translations, as terms of the generators' loss.
 
-The first three are Gatys et al.'s (2016), the last one is UVCGANv2's. Features are VGG-19's, which is
-fixed, and neither trained nor saved. Distances of features are relative, so that a weight means the same
+After Gatys et al. (2016), Rudin et al. (1992) and UVCGANv2. Features are VGG-19's, which is fixed, and
+neither trained nor saved. Distances of features are relative, so that a weight means the same
 in each layer: 1 is as far as a picture without any features.
 """
 

@@ -23,7 +23,7 @@ def printed(picture: np.ndarray, rng: np.random.Generator, look: str) -> np.ndar
 
     Args:
         picture: (H, W, 3) uint8.
-        rng: of the looks' other makers; a print leaves nothing to chance.
+        rng: not used, for a print leaves nothing to chance; all renderers take it.
         look: a key of ``INKS``.
 
     Returns:

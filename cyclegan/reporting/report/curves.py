@@ -17,8 +17,9 @@ GROUPS = (
      ("cycle",)),
     ("Contrast", "How hard it is to tell what each patch of a translation was made of; before weighting.",
      ("nce",)),
-    ("Content and style", "Of translations, by VGG-19: how far from their inputs in what they show, from the "
-     "style in how they look; before weighting.", ("content", "style", "total_variation")),
+    ("Content and style", "Of translations: how far from their inputs in what they show (VGG-19's features; "
+     "colours and layout from afar), from the style in how they look, and how restless; before weighting.",
+     ("content", "consist", "style", "total_variation")),
     ("Identity", "How much a generator changes what is of its target already; before weighting.",
      ("identity",)),
     ("Speed", "Images of A a second.", ("images_per_s",)),

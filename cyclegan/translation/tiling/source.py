@@ -42,13 +42,13 @@ class ArraySource:
 
 
 def overview(source: Source, side: int) -> np.ndarray:
-    """The whole image, averaged down to about ``side`` pixels on its shorter side, (h, w, C)."""
-    factor = max(1, min(source.height, source.width) // side)
-    columns = -(-source.width // factor)
-    rows = []
-    for top in range(0, source.height, factor):
-        part = source.read(top, min(top + factor, source.height), 0, source.width)
-        rows.append(resize(part, 1, columns) if factor > 1 else part)
+    """The whole image, squeezed by averages to less than twice ``side`` on each side, (h, w, C)."""
+    down, across = (max(1, length // side) for length in (source.height, source.width))
+    columns = -(-source.width // across)
+    rows = [
+        resize(source.read(top, min(top + down, source.height), 0, source.width), 1, columns)
+        for top in range(0, source.height, down)
+    ]
     return np.concatenate(rows)
 
 

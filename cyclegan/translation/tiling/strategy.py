@@ -20,7 +20,7 @@ from cyclegan.translation.tiling.tiles import dense_bands, naive_bands
 
 SMALL_PIXELS = 1 << 19  # 724 px square: at once on any machine, without a look at the memory
 CPU = torch.device("cpu")
-OVERVIEW = 512  # pixels on the shorter side, of an image that a network is shown whole
+OVERVIEW = 512  # pixels a side or a little more, of an image that a network is shown whole
 WHOLE_SHARE = 0.35  # of the memory, that an image translated at once may take
 MAP_SHARE = 0.15  # of the memory, that one feature map of the exact way may take; three live at a time
 TILE_BYTES = 640 * 2**20  # what a tile takes at most: more makes it no faster, and less is wasted on halos
@@ -67,9 +67,10 @@ class Tiler:
 
     @functools.cached_property
     def _for_any_picture(self) -> nn.Module:
-        """One that looks at a picture's whole first is measured as it is after that."""
-        view = torch.zeros(self.channels, OVERVIEW, OVERVIEW)
-        return self.loaded.for_picture(view) if hasattr(self.loaded, "for_picture") else self.loaded
+        """The network as it is for tiles; memory is measured on it."""
+        if not hasattr(self.loaded, "for_picture"):
+            return self.loaded
+        return self.loaded.for_picture(lambda: torch.zeros(self.channels, OVERVIEW, OVERVIEW))
 
     @functools.cached_property
     def per_pixel(self) -> float:
@@ -107,7 +108,7 @@ class Tiler:
         """
         network = self.loaded
         if hasattr(network, "for_picture"):
-            network = network.for_picture(to_tensor(overview(source, OVERVIEW)))
+            network = network.for_picture(lambda: to_tensor(overview(source, OVERVIEW)))
         reach = getattr(network, "reach", None)
         method = self.tiling.method or ("exact" if reach is None else "dense")
         budget = min(TILE_BYTES, memory_bytes(self.device) // 4)
