@@ -9,7 +9,7 @@ are.
 
 from json import dumps
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import tyro
@@ -36,17 +36,12 @@ def nearest(found: Errors) -> str:
     return min(found, key=found.__getitem__)
 
 
-def main(generator: Annotated[Path, tyro.conf.Positional], json: bool = False) -> None:
-    """Print held-out photographs with each held-out print as the reference.
-
-    Args:
-        generator: the folder of a G_AB of photo2prints
-        json: end with one line of JSON
-    """
+def judge(generator: Path) -> dict[str, Any]:
+    """Errors by the ink of the reference, and with how many references of how many their ink was nearest."""
     domain = prepare("photo2prints")
     names = sorted(path.name for path in (domain / "testA").iterdir())
     photographs, prints = (
-        [read_image(domain / side / n).pixels for n in names] for side in ("testA", "testB")
+        [read_image(domain / side / name).pixels for name in names] for side in ("testA", "testB")
     )
     by_ink: dict[str, list[Errors]] = {ink: [] for ink in INKS}
     for name, photograph, print_ in zip(names, photographs, prints, strict=True):
@@ -54,15 +49,31 @@ def main(generator: Annotated[Path, tyro.conf.Positional], json: bool = False) -
         translator = Translator.from_pretrained(generator, precision="fp32", reference=reference)
         ink = nearest(errors([print_], [photograph]))
         by_ink[ink].append(errors([translator(pixels) for pixels in photographs], photographs))
-    rows = {ink: {to: float(np.mean([e[to] for e in found])) for to in INKS} for ink, found in by_ink.items()}
-    rows["photographs"] = errors(photographs, photographs)
+    return {
+        "errors": {
+            ink: {to: float(np.mean([each[to] for each in found])) for to in INKS}
+            for ink, found in by_ink.items()
+        },
+        "photographs": errors(photographs, photographs),
+        "followed": sum(nearest(each) == ink for ink, found in by_ink.items() for each in found),
+        "references": len(names),
+    }
+
+
+def main(generator: Annotated[Path, tyro.conf.Positional], json: bool = False) -> None:
+    """Print held-out photographs with each held-out print as the reference.
+
+    Args:
+        generator: the folder of a G_AB of photo2prints
+        json: end with one line of JSON
+    """
+    found = judge(generator)
     print(f"{'reference':<16}", *(f"{ink:>12}" for ink in INKS))
-    for name, row in rows.items():
+    for name, row in {**found["errors"], "photographs": found["photographs"]}.items():
         print(f"{name:<16}", *(f"{row[ink]:>12.1f}" for ink in INKS))
-    followed = sum(nearest(each) == ink for ink, found in by_ink.items() for each in found)
-    print(f"nearest to the ink of the reference: with {followed} of {len(names)} references")
+    print(f"nearest to the reference's own ink: with {found['followed']} of {found['references']} references")
     if json:
-        print(dumps({"errors": rows, "followed": followed, "references": len(names)}))
+        print(dumps(found))
 
 
 if __name__ == "__main__":

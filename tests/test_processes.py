@@ -1,6 +1,7 @@
 """Two real processes over gloo, started as users start them: by torchrun."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,9 +16,18 @@ from cyclegan.training.checkpoint import checkpoints
 SCRIPT = Path(__file__).parent / "fixtures" / "one_step.py"
 
 
-def torchrun(processes: int, *args: str, cwd: Path, check: bool = True) -> subprocess.CompletedProcess:
+def torchrun(
+    processes: int, *args: str, cwd: Path, check: bool = True, **variables: str
+) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    done = subprocess.run([*command, *args], cwd=cwd, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [*command, *args],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, **variables},
+    )
     if check and done.returncode:
         pytest.fail(done.stdout[-2000:] + done.stderr[-4000:])
     return done
@@ -57,6 +67,29 @@ def test_two_processes_at_batch_1_compute_the_gradients_of_one_at_batch_2(tmp_pa
         # Every process keeps the same pool and the same queues, those of one process.
         for mine, theirs in zip(one["pool"], two["pool"], strict=True):
             torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=0)
+
+
+def test_two_processes_at_bf16_compute_what_one_does_to_its_rounding(tmp_path):
+    """bf16 has 8 bits of mantissa; that it was taken shows in what fp32 gives, which is something else."""
+    kinds = (KINDS[0], KINDS[2])
+    found = {}
+    for name, processes, precision in (("one", 1, "bf16"), ("two", 2, "bf16"), ("fp32", 1, "no")):
+        folder = tmp_path / name
+        folder.mkdir()
+        torchrun(
+            processes, str(SCRIPT), str(folder), *kinds, cwd=tmp_path, ACCELERATE_MIXED_PRECISION=precision
+        )
+        found[name] = [torch.load(folder / f"{kind}.pt", weights_only=True) for kind in kinds]
+    for one, two, fp32 in zip(*found.values(), strict=True):
+        assert (one["processes"], two["processes"]) == (1, 2)
+        assert one["losses"] == pytest.approx(two["losses"], rel=0.02, abs=0.01)
+        whole, other, exact = (
+            torch.cat([each["gradients"][key].flatten() for key in one["gradients"]])
+            for each in (one, two, fp32)
+        )
+        # Measured: a tenth. What one process alone has of a batch of two differs by most of it.
+        assert (whole - other).norm() < 0.25 * whole.norm()
+        assert not torch.equal(whole, exact)
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="Linux tells of threads there")
