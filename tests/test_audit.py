@@ -186,12 +186,12 @@ def test_the_command(folder, capsys):
     assert found["objection"] in err and found["files"][0]["says"]
 
 
-def test_of_a_prepared_domain_the_card_speaks(emoji, capsys, monkeypatch):
+@pytest.mark.parametrize("by_path", [False, True])
+def test_of_a_prepared_domain_the_card_speaks(emoji, capsys, monkeypatch, by_path):
     monkeypatch.setenv("CYCLEGAN_DATASETS", str(emoji.parent))
     monkeypatch.setattr("cyclegan.datasets.audit.list_images", lambda f: sorted(f.iterdir())[:3])
-    status, out, _ = call(
-        capsys, "data", "audit", "noto2twemoji", "--require-license", "Apache-2.0,CC-BY-4.0"
-    )
+    name = emoji.parent / "noto2twemoji" if by_path else "noto2twemoji"
+    status, out, _ = call(capsys, "data", "audit", name, "--require-license", "Apache-2.0,CC-BY-4.0")
     assert status == 0 and "Twemoji, Twitter, Inc." in out and "Apache-2.0 3" in out
 
 

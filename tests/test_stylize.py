@@ -21,7 +21,7 @@ from cyclegan.stylization.colour import luminance, with_colours_of
 from cyclegan.stylization.descent import LBFGS
 from cyclegan.stylization.fast import StylePredictor, model_file
 from cyclegan.stylization.look import look
-from cyclegan.stylization.objective import Objective
+from cyclegan.stylization.objective import SAVE_MEMORY_PIXELS, Objective
 from cyclegan.translation.options import Tiling
 from cyclegan.translation.tiling.source import ArraySource, assembled, overview
 from cyclegan.translation.tiling.strategy import Tiler
@@ -128,6 +128,21 @@ def test_saving_memory_changes_nothing(vgg, cat, monkeypatch):
         results.append([*(n.detach() for n in numbers), gradient])
     for plain, saved in zip(*results, strict=True):
         torch.testing.assert_close(saved, plain, rtol=1e-4, atol=1e-4 * float(plain.abs().max()))
+
+
+def test_memory_is_saved_from_the_size_on_that_needs_it(vgg, cat, cells, monkeypatch):
+    """At 2048 px the maps of one pass alone would be more than 8 GiB."""
+    assert 512**2 < SAVE_MEMORY_PIXELS <= 2048**2
+    monkeypatch.setattr("cyclegan.stylization.objective.SAVE_MEMORY_PIXELS", 60 * 60)
+    spied = []
+    monkeypatch.setattr(
+        "cyclegan.stylization.objective.look", lambda *given: spied.append(given[-1]) or look(*given)
+    )
+    for side, saved in ((56, False), (64, True)):
+        spied.clear()
+        content = cat[None, :, :side, :side]
+        Objective(vgg, content, [(cells.image[None], cells)], Optimization())(content)
+        assert spied[-1] is saved
 
 
 # --- the optimization
@@ -429,6 +444,13 @@ def test_an_optimized_file_keeps_alpha_and_depth_and_shows_its_progress(pictures
     assert shown.count(f"sha256 {sha256_of(pictures / 'style.png')}") == 2 and "Gatys" in shown
 
 
+def test_progress_says_which_picture_it_is_of(pictures, capsys):
+    where = [str(pictures / name) for name in ("in", "style.png", "out")]
+    assert stylize([*where, *SHORT]) == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if "step 2/2" in line]
+    assert [line.split(",")[0] for line in lines] == [f"picture {n} of 3" for n in (1, 2, 3)]
+
+
 def test_where_masks_overlap_fast_styles_share_by_their_weights(cat, cells):
     left, right = torch.zeros(64, 64), torch.zeros(64, 64)
     left[:, :40] = 1
@@ -482,6 +504,7 @@ MISTAKES = {
     "in/a.png STYLE out --tile 64": "--tile, --tiling: are for --method fast",
     "in STYLE out --masks STYLE": "--masks: belong to one picture",
     "in/a.png STYLE out --masks black.png": "black.png: is black all over",
+    "in STYLE out --preview p.png": "--preview: shows one picture, and in has 3",
     "in/a.png STYLE out --preview p.gif": "--preview: p.gif is not named",
     "in/a.png STYLE out --stepz 3": "unknown option --stepz",
 }

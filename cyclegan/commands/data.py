@@ -50,6 +50,9 @@ def _audit(name: str | None, required: str | None, as_json: bool) -> int:
     from cyclegan.datasets.prepare import is_prepared
 
     allowed = None if required is None else allowed_list(required.split(","))
+    # A domain's own folder is audited as the domain: its card knows more than its files do.
+    here = (card for card in list_cards() if Path(name).resolve() == domain_folder(card).resolve())
+    name = next(here, name)
     if name in list_cards():
         folder = domain_folder(name)
         if not is_prepared(folder):

@@ -164,14 +164,20 @@ def _stylize(content: Path, target: Path, asked: _Asked, options: FolderOptions,
 
     share = Share.of_environment()
     planned = plan(content, target, options.format)
-    if asked.masks and len(planned) > 1:
-        raise BadInput(f"--masks: belong to one picture, and {content} has {len(planned)}")
+    for option, given, does in (
+        ("--masks", asked.masks, "belong to"),
+        ("--preview", asked.preview, "shows"),
+    ):
+        if given and len(planned) > 1:
+            raise BadInput(f"{option}: {does} one picture, and {content} has {len(planned)}")
     styles = read_styles(asked.pictures, asked.weights, asked.masks, asked.style_masks)
-    translator = _translator(asked, styles, share.device())
+    translator = _translator(asked, styles, share.device(), len(planned))
     return carry_out(FolderTranslation(translator, planned, options, share), target, as_json, "stylize")
 
 
-def _translator(asked: _Asked, styles: Sequence[Style], device: "torch.device") -> "Translator":
+def _translator(
+    asked: _Asked, styles: Sequence[Style], device: "torch.device", pictures: int
+) -> "Translator":
     """What carries a stylization through the same files, labels and records as a translation."""
     from cyclegan.translation import Translator
     from cyclegan.translation.backends import TorchBackend
@@ -181,7 +187,7 @@ def _translator(asked: _Asked, styles: Sequence[Style], device: "torch.device") 
     digest = weights_digest(method)
     label = Label.of_stylization(SYSTEMS[method], digest, LICENCES[method], style_digests(styles))
     if method == "optimize":
-        backend = Stylizer(styles, options, device, _Reporter(asked, label))
+        backend = Stylizer(styles, options, device, _Reporter(asked, label, pictures))
         choices = options.record()
     else:
         network = fast_network(styles, asked.strength, options.keep_colours, options.size)
@@ -198,18 +204,21 @@ def _translator(asked: _Asked, styles: Sequence[Style], device: "torch.device") 
 class _Reporter:
     """Lines of progress on standard error, and the preview."""
 
-    def __init__(self, asked: _Asked, label: "Label") -> None:
+    def __init__(self, asked: _Asked, label: "Label", pictures: int) -> None:
         self.every, self.preview, self.label = asked.every, asked.preview, label
+        self.pictures, self.begun = pictures, 0
         if self.preview is not None and self.preview.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
             raise BadInput(f"--preview: {self.preview} is not named as a .png, .jpg or .webp file")
 
     def __call__(self, progress: Progress) -> None:
+        self.begun += progress.step == 1
         if progress.step % self.every and progress.step not in (1, progress.steps):
             return
         terms = ", ".join(f"{name} {value:.4g}" for name, value in progress.losses.items() if value)
         size = f"{progress.width}x{progress.height}"
+        which = f"picture {self.begun} of {self.pictures}, " if self.pictures > 1 else ""
         print(
-            f"step {progress.step}/{progress.steps} at {size}: loss {progress.loss:.5g} ({terms})",
+            f"{which}step {progress.step}/{progress.steps} at {size}: loss {progress.loss:.5g} ({terms})",
             file=sys.stderr,
         )
         if self.preview is not None:
