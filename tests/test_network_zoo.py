@@ -131,6 +131,10 @@ def test_it_is_saved_loaded_and_translates_at_two_sizes(saved, kind, channels):
         ("modnet", 1),
         ("modnet", 3),
         pytest.param("modnet, reference", 1, marks=pytest.mark.slow),
+        pytest.param("unet, attention", 3, marks=pytest.mark.slow),
+        pytest.param("vit_unet, attention", 3, marks=pytest.mark.slow),
+        pytest.param("modnet, attention", 3, marks=pytest.mark.slow),
+        pytest.param("modnet, residual", 3, marks=pytest.mark.slow),
     ],
 )
 def test_it_is_exported_to_onnx(saved, kind, channels, tmp_path):

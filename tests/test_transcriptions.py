@@ -3,10 +3,11 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from test_network_zoo import SMALL, awake
+from test_network_zoo import JUDGES, SMALL, ZOO, awake
 from torchvision.models import vgg19
 from torchvision.transforms.functional import gaussian_blur
 
+from cyclegan.losses import scales
 from cyclegan.networks import build
 from cyclegan.networks.attention import SelfAttention
 from cyclegan.networks.layers import initialize
@@ -83,21 +84,28 @@ def test_self_attention_is_sagans():
 def test_self_attention_begins_as_nothing():
     x = torch.randn(1, 8, 4, 4)
     assert torch.equal(initialize(SelfAttention(8))(x), x)
-    for kind, name, arguments in (
-        ("generator", "resnet", {"filters": 4, "blocks": 1}),
-        ("discriminator", "patchgan", {"filters": 4}),
-    ):
-        plain = initialize(build(kind, name, arguments)).eval()
-        with_it = build(kind, name, {**arguments, "attention": 4}).eval()
-        # The layers without it have the same weights, whatever their places in the sequence.
-        theirs = [
-            p for n, p in with_it.named_parameters() if not isinstance(owner(with_it, n), SelfAttention)
-        ]
-        with torch.no_grad():
-            for mine, other in zip(plain.parameters(), theirs, strict=True):
-                other.copy_(mine)
-        images = torch.randn(1, 3, 32, 32)
-        assert torch.equal(plain(images), with_it(images))
+
+
+@pytest.mark.parametrize(
+    "kind", [kind for kind, (_, more) in {**ZOO, **JUDGES}.items() if "attention" in more]
+)
+def test_with_attention_a_network_begins_as_the_one_without(kind):
+    name, arguments = {**ZOO, **JUDGES}[kind]
+    of = "generator" if kind in ZOO else "discriminator"
+    network = initialize(build(of, name, arguments), std=0.2)
+    without = build(of, name, {key: value for key, value in arguments.items() if key != "attention"})
+    # Layers behind an attention have other numbers in their names, and the same order.
+    kept = [
+        value
+        for key, value in network.state_dict().items()
+        if not owner(network, key)
+    ]
+    without.load_state_dict(dict(zip(without.state_dict(), kept, strict=True)))
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        pairs = zip(*(scales(each.eval()(images)) for each in (network, without)), strict=True)
+        for found, expected in pairs:
+            torch.testing.assert_close(found, expected)
 
 
 def owner(network, parameter):
