@@ -79,8 +79,6 @@ METHODS: dict[str, dict[str, dict[str, Any]]] = {
         "patchgan, r1": {"losses": {"lambda_r1": 1}},
         "patchgan, zero-centred": {"losses": {"lambda_zero_centred": 1}},
         "patchgan, wgan-gp": {"losses": {"adversarial": "wgan-gp"}},
-        "patchgan, hinge": {"losses": {"adversarial": "hinge"}},
-        "patchgan, vanilla": {"losses": {"adversarial": "vanilla"}},
         "patchgan, augmented": {"losses": {"diff_augment": ["translation", "cutout"]}},
         "not pretrained": {"pretrain": {"steps": 0}},
     },
