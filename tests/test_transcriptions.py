@@ -95,11 +95,7 @@ def test_with_attention_a_network_begins_as_the_one_without(kind):
     network = initialize(build(of, name, arguments), std=0.2)
     without = build(of, name, {key: value for key, value in arguments.items() if key != "attention"})
     # Layers behind an attention have other numbers in their names, and the same order.
-    kept = [
-        value
-        for key, value in network.state_dict().items()
-        if not owner(network, key)
-    ]
+    kept = [value for key, value in network.state_dict().items() if not owner(network, key)]
     without.load_state_dict(dict(zip(without.state_dict(), kept, strict=True)))
     images = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
