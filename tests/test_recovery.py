@@ -134,7 +134,11 @@ def test_a_setback_in_pretraining_and_one_back_into_it(tiny, here, monkeypatch):
             poison(patched, when)
             run = here / first
             settings = tiny(
-                steps=8, pretrain={"steps": 4}, checkpoint__every=3, log_every=1, numbers={"refused": 2}
+                steps=8,
+                pretrain={"steps": 4, "patch": 8},
+                checkpoint__every=3,
+                log_every=1,
+                numbers={"refused": 2},
             )
             assert train(settings.model_copy(update={"run_dir": run})).step == 8
         kept = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
