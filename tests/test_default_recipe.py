@@ -38,7 +38,7 @@ def finest_detail(images: np.ndarray) -> float:
 def test_fastcut_brings_pictures_nearer_to_the_other_style(emoji, tmp_path):
     """It changes less in as many steps than the others, and more than a blur, which takes pictures away."""
     env = {**os.environ, "CYCLEGAN_DATASETS": str(emoji.parent)}
-    asked = ("--method", "fastcut", "--steps", "400", "--tracker", "none")
+    asked = ("--method", "fastcut", "--steps", "300", "--tracker", "none")
     trained = cyclegan("train", "noto2twemoji", *asked, cwd=tmp_path, env=env)
     metrics = cyclegan("evaluate", trained["run"], cwd=tmp_path, env=env)["metrics"]
     print(json.dumps({"minutes": trained["minutes"], **metrics}))
