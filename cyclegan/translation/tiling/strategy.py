@@ -68,9 +68,7 @@ class Tiler:
     @functools.cached_property
     def _for_any_picture(self) -> nn.Module:
         """The network as it is for tiles; memory is measured on it."""
-        if not hasattr(self.loaded, "for_picture"):
-            return self.loaded
-        return self.loaded.for_picture(lambda: torch.zeros(self.channels, OVERVIEW, OVERVIEW))
+        return _for_picture(self.loaded, lambda: torch.zeros(self.channels, OVERVIEW, OVERVIEW))
 
     @functools.cached_property
     def per_pixel(self) -> float:
@@ -106,9 +104,7 @@ class Tiler:
         Raises:
             BadInput: the method cannot be used with this network, or there is no room for it.
         """
-        network = self.loaded
-        if hasattr(network, "for_picture"):
-            network = network.for_picture(lambda: to_tensor(overview(source, OVERVIEW)))
+        network = _for_picture(self.loaded, lambda: to_tensor(overview(source, OVERVIEW)))
         reach = getattr(network, "reach", None)
         method = self.tiling.method or ("exact" if reach is None else "dense")
         budget = min(TILE_BYTES, memory_bytes(self.device) // 4)
@@ -129,6 +125,11 @@ class Tiler:
         wanted = self.tiling.tile
         side = wanted if isinstance(wanted, int) else int(pixels**0.5) - 2 * halo
         return max(4 * self.multiple_of, side // self.multiple_of * self.multiple_of)
+
+
+def _for_picture(network: nn.Module, view: Callable[[], torch.Tensor]) -> nn.Module:
+    """The network as it is for one picture, where it looks at the whole first."""
+    return network.for_picture(view) if hasattr(network, "for_picture") else network
 
 
 def _at_fp32(network: nn.Module) -> nn.Module:
