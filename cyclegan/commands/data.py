@@ -51,13 +51,15 @@ def _audit(name: str | None, required: str | None, as_json: bool) -> int:
 
     allowed = None if required is None else allowed_list(required.split(","))
     # A domain's own folder is audited as the domain: its card knows more than its files do.
-    here = (card for card in list_cards() if Path(name).resolve() == domain_folder(card).resolve())
-    name = next(here, name)
-    if name in list_cards():
-        folder = domain_folder(name)
+    folders = {domain: domain_folder(domain) for domain in list_cards()}
+    given = Path(name).resolve()
+    here = (domain for domain, folder in folders.items() if given == folder.resolve())
+    domain = name if name in folders else next(here, None)
+    if domain is not None:
+        folder = folders[domain]
         if not is_prepared(folder):
-            raise BadInput(f"{folder}: is not prepared; 'cyclegan data prepare {name}' does it")
-        audit = audit_folder(folder, load_card(name), name)
+            raise BadInput(f"{folder}: is not prepared; 'cyclegan data prepare {domain}' does it")
+        audit = audit_folder(folder, load_card(domain), domain)
     else:
         audit = audit_folder(Path(name))
     objection = None if allowed is None else audit.objection(allowed)
