@@ -1,5 +1,6 @@
 """Domains that are made here, from pictures that installed packages carry."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,7 +8,7 @@ from cyclegan.datasets.cards import MadeSource
 from cyclegan.datasets.making.contrasts import make_contrasts
 from cyclegan.datasets.making.lowpoly import lowpoly
 from cyclegan.datasets.making.photographs import make_from_photographs
-from cyclegan.datasets.making.prints import printers
+from cyclegan.datasets.making.prints import INKS, printed
 from cyclegan.datasets.making.strokes import strokes
 
 
@@ -20,7 +21,7 @@ def _from_strokes(source: MadeSource, target: Path) -> None:
 
 
 def _from_prints(source: MadeSource, target: Path) -> None:
-    make_from_photographs(source, target, *printers())
+    make_from_photographs(source, target, *(functools.partial(printed, look=look) for look in INKS))
 
 
 # What a card's `maker` may be; each fills trainA, trainB, testA and testB of an empty folder.

@@ -1,8 +1,5 @@
 """Prints in one ink, as the printers of the nineteenth century made them of photographs."""
 
-import functools
-from collections.abc import Callable
-
 import cv2
 import numpy as np
 
@@ -33,11 +30,6 @@ def printed(picture: np.ndarray, rng: np.random.Generator, look: str) -> np.ndar
     thickness = 1 - cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY).astype(np.float64)[:, :, None] / 255
     made = paper * (np.maximum(ink, 1e-3) / paper) ** thickness
     return np.rint(_to_srgb(made) * 255).astype(np.uint8)
-
-
-def printers() -> list[Callable[[np.ndarray, np.random.Generator], np.ndarray]]:
-    """One for each look."""
-    return [functools.partial(printed, look=look) for look in INKS]
 
 
 def _to_linear(srgb: np.ndarray) -> np.ndarray:
