@@ -20,16 +20,15 @@ from cyclegan.datasets.prepare import prepare
 from cyclegan.images import read_image
 
 Errors = dict[str, float]  # by ink
+Prints = dict[str, list[np.ndarray]]  # by ink, of each photograph
 
 
-def errors(made: list[np.ndarray], photographs: list[np.ndarray]) -> Errors:
+def errors(made: list[np.ndarray], truths: Prints) -> Errors:
     """How far prints are from the true ones of each ink."""
-    chance = np.random.default_rng(0)
-    found = {}
-    for ink in INKS:
-        pairs = zip(made, (printed(pixels, chance, ink) for pixels in photographs), strict=True)
-        found[ink] = float(np.mean([np.abs(m.astype(float) - t).mean() for m, t in pairs]))
-    return found
+    return {
+        ink: float(np.mean([np.abs(m.astype(float) - t).mean() for m, t in zip(made, true, strict=True)]))
+        for ink, true in truths.items()
+    }
 
 
 def nearest(found: Errors) -> str:
@@ -43,18 +42,20 @@ def judge(generator: Path) -> dict[str, Any]:
     photographs, prints = (
         [read_image(domain / side / name).pixels for name in names] for side in ("testA", "testB")
     )
+    chance = np.random.default_rng(0)
+    truths = {ink: [printed(pixels, chance, ink) for pixels in photographs] for ink in INKS}
     by_ink: dict[str, list[Errors]] = {ink: [] for ink in INKS}
-    for name, photograph, print_ in zip(names, photographs, prints, strict=True):
+    for i, name in enumerate(names):
         reference = domain / "testB" / name
         translator = Translator.from_pretrained(generator, precision="fp32", reference=reference)
-        ink = nearest(errors([print_], [photograph]))
-        by_ink[ink].append(errors([translator(pixels) for pixels in photographs], photographs))
+        ink = nearest(errors([prints[i]], {ink: [true[i]] for ink, true in truths.items()}))
+        by_ink[ink].append(errors([translator(pixels) for pixels in photographs], truths))
     return {
         "errors": {
             ink: {to: float(np.mean([each[to] for each in found])) for to in INKS}
             for ink, found in by_ink.items()
         },
-        "photographs": errors(photographs, photographs),
+        "photographs": errors(photographs, truths),
         "followed": sum(nearest(each) == ink for ink, found in by_ink.items() for each in found),
         "references": len(names),
     }

@@ -45,9 +45,6 @@ def judge(name: str, filters: int = 32, **more: Any) -> dict[str, Any]:
     return {"discriminator": {"name": name, "filters": filters, **more}}
 
 
-# With these weights nothing but the discriminator tells a generator of prints what an ink is.
-BY_ADVERSARY = {"lambda_identity_a": 0, "lambda_identity_b": 0, "lambda_cycle_b": 1, "lambda_style_code": 0}
-
 # By domain, what a row changes in its recipe. A network that is named is replaced whole; all else changes key
 # by key. Discriminators that begin with noise learn within minutes what an ink is, so they judge prints.
 METHODS: dict[str, dict[str, dict[str, Any]]] = {
@@ -71,19 +68,17 @@ METHODS: dict[str, dict[str, dict[str, Any]]] = {
         "warm-up": {"optimizer": {"warmup_steps": 50}},
     },
     "photo2prints": {
-        "no adversarial loss": {
-            "losses": {**BY_ADVERSARY, "lambda_adversarial_ab": 0, "lambda_adversarial_ba": 0}
-        },
+        "no adversarial loss": {"losses": {"lambda_adversarial_ab": 0, "lambda_adversarial_ba": 0}},
         "patchgan": {},
         "patchgan, spectral norm": judge("patchgan", layers=2, spectral_norm=True),
         "multiscale": judge("multiscale", layers=2, scales=2),
-        "patchgan, r1": {"losses": {**BY_ADVERSARY, "lambda_r1": 1}},
-        "patchgan, zero-centred": {"losses": {**BY_ADVERSARY, "lambda_zero_centred": 1}},
-        "patchgan, wgan-gp": {"losses": {**BY_ADVERSARY, "adversarial": "wgan-gp"}},
-        "patchgan, augmented": {"losses": {**BY_ADVERSARY, "diff_augment": ["translation", "cutout"]}},
+        "patchgan, r1": {"losses": {"lambda_r1": 1}},
+        "patchgan, zero-centred": {"losses": {"lambda_zero_centred": 1}},
+        "patchgan, wgan-gp": {"losses": {"adversarial": "wgan-gp"}},
+        "patchgan, augmented": {"losses": {"diff_augment": ["translation", "cutout"]}},
     },
 }
-# What all rows of a domain change besides.
+# What all rows of a domain change before.
 COMMON: dict[str, dict[str, Any]] = {
     "noto2twemoji": {},
     "photo2prints": {
@@ -96,7 +91,13 @@ COMMON: dict[str, dict[str, Any]] = {
             "residual": True,
         },
         "pretrain": {"steps": 0},
-        "losses": BY_ADVERSARY,
+        # With these nothing but the discriminator tells a generator what an ink is.
+        "losses": {
+            "lambda_identity_a": 0,
+            "lambda_identity_b": 0,
+            "lambda_cycle_b": 1,
+            "lambda_style_code": 0,
+        },
     },
 }
 FIGURES = ("kid_vgg19", "vgg19_style_distance_to_truth", "vgg19_distance_to_truth", "vgg19_distance_to_input")
@@ -106,7 +107,7 @@ def recipe(domain: str, changes: dict[str, Any]) -> dict[str, Any]:
     """The domain's recipe with ``changes``, judged once at its end."""
     whole = read_yaml(project_files("experiments")[domain])
     del whole["steps"], whole["evaluation"]
-    for key, value in {**COMMON[domain], **changes}.items():
+    for key, value in (*COMMON[domain].items(), *changes.items()):
         is_whole = not isinstance(value, dict) or "name" in value
         whole[key] = value if is_whole else {**whole.get(key, {}), **value}
     return whole
@@ -145,7 +146,7 @@ def row(domain: str, name: str, out: Path, minutes: float) -> dict[str, Any]:
 
 
 def sheet(domain: str, out: Path, names: list[str], path: Path, pictures: int) -> None:
-    """Held-out pictures, one line each method, with A above and B below; references are B's."""
+    """Held-out pictures, one line each method, with A above and B below."""
     folder = prepare(domain)
     held_out = sorted((folder / "testA").iterdir())
     chosen = [held_out[i] for i in np.linspace(0, len(held_out) - 1, pictures + 2).astype(int)[1:-1]]
