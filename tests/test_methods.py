@@ -67,6 +67,12 @@ def blurs(images, target, sigma):
         yield torch.stack([torch.from_numpy(nearest(*map(np.asarray, both))) for both in found], dim=1)
 
 
+def triangulated(images):
+    """(N, 3, H, W) as low-poly pictures."""
+    squares = (np.rint((image.permute(1, 2, 0).numpy() + 1) * 127.5).astype(np.uint8) for image in images)
+    return torch.stack([to_tensor(lowpoly(square, np.random.default_rng(0))) for square in squares])
+
+
 def nearest(channel, target):
     return np.polyval(np.polyfit(channel.ravel(), target.ravel(), 1), channel).astype(np.float32)
 
@@ -197,8 +203,7 @@ def test_a_discriminator_tells_photographs_from_their_blur(crops, kind):
 
 def test_counterfeits_teach_how_a_domain_is_drawn(crops):
     """Low-poly pictures and photographs of other things: what is on them would do to tell them apart."""
-    squares = (np.rint((image.permute(1, 2, 0).numpy() + 1) * 127.5).astype(np.uint8) for image in crops)
-    flat = torch.stack([to_tensor(lowpoly(square, np.random.default_rng(0))) for square in squares])
+    flat = triangulated(crops)
     shown, photographs, new = flat[:24], crops[24:], flat[24:]
 
     def right(weight):
@@ -346,8 +351,7 @@ def test_the_style_term_paints_and_the_content_term_keeps_what_is_there(crops):
 
 def test_total_variation_takes_noise_away_and_leaves_edges(crops):
     """Low-poly pictures under noise, each the nearest to it that varies little (Rudin, Osher and Fatemi)."""
-    squares = (np.rint((image.permute(1, 2, 0).numpy() + 1) * 127.5).astype(np.uint8) for image in crops)
-    flat = torch.stack([to_tensor(lowpoly(square, np.random.default_rng(0))) for square in squares])
+    flat = triangulated(crops)
     noisy = flat + 0.15 * torch.randn(flat.shape, generator=torch.Generator().manual_seed(0))
     made = noisy.clone().requires_grad_()
     adam = torch.optim.Adam([made], 0.02)
