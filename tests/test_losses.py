@@ -43,8 +43,17 @@ def test_gradient_penalty_of_a_known_gradient():
     """D(x) = w.x has the gradient w everywhere, so the penalty is (|w| - 1)^2."""
     w = torch.tensor([3.0, 0, 4.0]).view(1, 3, 1, 1)
     real, fake = torch.randn(2, 3, 1, 1), torch.randn(2, 3, 1, 1)
-    penalty = gradient_penalty(lambda x: (w * x).sum(dim=(1, 2, 3)), real, fake, torch.rand(2, 1, 1, 1))
+    share = torch.rand(2, 1, 1, 1)
+    penalty = gradient_penalty(lambda x: (w * x).sum(dim=1, keepdim=True), real, fake, share)
     assert float(penalty) == pytest.approx((5 - 1) ** 2)
+
+
+def test_gradient_penalty_is_of_the_mean_over_patches_that_the_loss_compares():
+    """D(x) = mean of w.x over n positions: the gradient is w / n at each, |w| / sqrt(n) in all."""
+    w = torch.tensor([30.0, 0, 40.0]).view(1, 3, 1, 1)
+    real, share = torch.randn(2, 3, 5, 5), torch.rand(2, 1, 1, 1)
+    penalty = gradient_penalty(lambda x: (w * x).sum(dim=1, keepdim=True), real, real, share)
+    assert float(penalty) == pytest.approx((10 - 1) ** 2)
 
 
 def test_gradient_penalty_is_taken_between_real_and_fake():
@@ -52,7 +61,7 @@ def test_gradient_penalty_is_taken_between_real_and_fake():
     real, fake = torch.full((1, 1, 1, 1), 5.0), torch.full((1, 1, 1, 1), 1.0)
     for mix, x in ((1.0, 5.0), (0.0, 1.0), (0.25, 2.0)):
         share = torch.full((1, 1, 1, 1), mix)
-        penalty = gradient_penalty(lambda y: y.square().sum() / 2, real, fake, share)
+        penalty = gradient_penalty(lambda y: y.square() / 2, real, fake, share)
         assert float(penalty.detach()) == pytest.approx((x - 1) ** 2)
 
 

@@ -57,37 +57,41 @@ def scales(scores: Scores) -> tuple[Tensor, ...]:
     return scores if isinstance(scores, tuple) else (scores,)
 
 
-def _scores_to_derive_twice(discriminator: Discriminator, x: Tensor) -> tuple[Tensor, ...]:
-    """Scores for a gradient that is part of a loss: fused attention has no second derivative."""
-    with sdpa_kernel(SDPBackend.MATH):
-        return scales(discriminator(x))
+def _gradient(discriminator: Discriminator, x: Tensor) -> Tensor:
+    """Of each image's mean score, summed over scales, which is the D of the penalties; like ``x``.
+
+    It can be derived again, for penalties are part of a loss.
+    """
+    x = x.detach().requires_grad_(True)
+    with sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative
+        scores = scales(discriminator(x))
+    total = torch.stack([score.flatten(1).mean(dim=1).sum() for score in scores]).sum()
+    return torch.autograd.grad(total, x, create_graph=True)[0]
 
 
 def gradient_penalty(discriminator: Discriminator, real: Tensor, fake: Tensor, mix: Tensor) -> Tensor:
     """E[(|grad D(x)| - 1)^2] at x between real and fake (Gulrajani et al. 2017, eq. 3).
 
+    D is each image's mean score, the value that ``wgan-gp`` compares. The gradient of the sum of its scores,
+    which the reference code's function takes, is as many times steeper as there are patches: held to one, it
+    leaves the mean hardly any slope, and generators nothing to follow.
+
     Args:
-        discriminator: maps (N, C, H, W) to scores.
+        discriminator: maps (N, C, H, W) to scores, (N, ...).
         real, fake: (N, C, H, W).
         mix: (N, 1, 1, 1) in [0, 1], the share of ``real`` in each x.
     """
-    x = (mix * real + (1 - mix) * fake).detach().requires_grad_(True)
-    total = torch.stack([score.sum() for score in _scores_to_derive_twice(discriminator, x)]).sum()
-    (gradient,) = torch.autograd.grad(total, x, create_graph=True)
+    gradient = _gradient(discriminator, mix * real + (1 - mix) * fake)
     return (gradient.flatten(1).norm(dim=1) - 1).square().mean()
 
 
 def r1_penalty(discriminator: Discriminator, real: Tensor) -> Tensor:
     """E[|grad D(x)|^2] at real images (Mescheder et al. 2018, eq. 9, without its factor 1/2).
 
-    D is each image's mean score, summed over scales. Keeps a discriminator smooth, so that fakes are
-    pushed towards the target's look rather than towards noise that happens to please it.
+    D as in ``gradient_penalty``. Keeps a discriminator smooth, so that fakes are pushed towards the target's
+    look rather than towards noise that happens to please it.
     """
-    x = real.detach().requires_grad_(True)
-    scores = _scores_to_derive_twice(discriminator, x)
-    total = torch.stack([score.flatten(1).mean(dim=1).sum() for score in scores]).sum()
-    (gradient,) = torch.autograd.grad(total, x, create_graph=True)
-    return gradient.square().sum(dim=(1, 2, 3)).mean()
+    return _gradient(discriminator, real).square().sum(dim=(1, 2, 3)).mean()
 
 
 def zero_centred_penalty(discriminator: Discriminator, real: Tensor, fake: Tensor, mix: Tensor) -> Tensor:
