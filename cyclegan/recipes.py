@@ -4,7 +4,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -20,13 +20,13 @@ def spelled_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
             yield from spelled_keys(field.annotation, f"{prefix}{name}.")
 
 
-def flags(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """The dotted names of settings that are true or false and nothing else."""
+def truths(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, bool]]:
+    """The dotted names of settings that can be true or false, and whether they can be nothing else."""
     for name, field in model.model_fields.items():
-        if field.annotation is bool:
-            yield prefix + name
+        if bool in (field.annotation, *get_args(field.annotation)):
+            yield prefix + name, field.annotation is bool
         elif isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from flags(field.annotation, f"{prefix}{name}.")
+            yield from truths(field.annotation, f"{prefix}{name}.")
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):

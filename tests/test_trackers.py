@@ -582,3 +582,11 @@ def test_agents_write_flags_as_values(value):
     )
     assert (settings.augment.flip, settings.data.skip_bad) == (value.lower() == "true",) * 2
     assert settings.batch_size == 4
+
+
+@pytest.mark.parametrize("given", [["--generator.residual", "true"], ["--generator.residual=true"]])
+def test_options_spell_true_as_recipes_do(given):
+    settings, _ = settings_from(["horse2zebra", *given, "--discriminator.spectral-norm", "false"])
+    assert settings.generator.residual is True and settings.discriminator.spectral_norm is False
+    settings, _ = settings_from(["horse2zebra", "--generator.residual", "coarse"])
+    assert settings.generator.residual == "coarse"

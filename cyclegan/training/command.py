@@ -13,7 +13,7 @@ from cyclegan.config import TrainSettings
 from cyclegan.datasets.cards import list_cards
 from cyclegan.datasets.licences import allowed_list
 from cyclegan.errors import BadInput, nearest
-from cyclegan.recipes import flags, project_files, read_yaml, validated
+from cyclegan.recipes import project_files, read_yaml, truths, validated
 from cyclegan.reporting.trackers import PACKAGES, check_trackers
 from cyclegan.training.changes import with_meant
 from cyclegan.training.checkpoint import is_checkpoint
@@ -47,7 +47,7 @@ def settings_from(args: Sequence[str]) -> tuple[TrainSettings, Options]:
     Raises:
         BadInput: an unknown key or option, a wrong value, settings that clash.
     """
-    args = _as_agents_say(_with_joined_trackers(_with_resume_value(args)))
+    args = _as_recipes_say(_with_joined_trackers(_with_resume_value(args)))
     (given, _), words = _parse(args, _OptionsAlone())
     if len(words) > 1:
         raise BadInput(f"one DOMAIN at a time; got {', '.join(words)}")
@@ -116,19 +116,26 @@ def _with_joined_trackers(args: Sequence[str]) -> list[str]:
     return joined
 
 
-def _as_agents_say(args: Sequence[str]) -> list[str]:
-    """``--augment.flip=False``, which sweeps' agents write, means ``--augment.no-flip``."""
-    return [_as_flag(arg) for arg in args]
+def _as_recipes_say(args: Sequence[str]) -> list[str]:
+    """``true`` means ``True``; ``--augment.flip=False``, as sweeps say it, means ``--augment.no-flip``."""
+    alone = dict(truths(TrainSettings))
+    found: list[str] = []
+    for arg in args:
+        option, equals, value = arg.partition("=")
+        if arg in ("true", "false") and found and alone.get(_path(found[-1])) is False:
+            found.append(arg.title())
+        elif equals and value.lower() in ("true", "false") and _path(option) in alone:
+            truth = value.lower() == "true"
+            table, dot, name = option.removeprefix("--").rpartition(".")
+            flag = f"--{table}{dot}{'' if truth else 'no-'}{name}"
+            found.append(flag if alone[_path(option)] else f"{option}={truth}")
+        else:
+            found.append(arg)
+    return found
 
 
-def _as_flag(arg: str) -> str:
-    option, equals, value = arg.removeprefix("--").partition("=")
-    truth = {"true": True, "false": False}.get(value.lower())
-    path = option.replace("-", "_")
-    if not equals or truth is None or path not in set(flags(TrainSettings)):
-        return arg
-    table, dot, name = option.rpartition(".")
-    return f"--{table}{dot}{'' if truth else 'no-'}{name}"
+def _path(option: str) -> str:
+    return option.removeprefix("--").replace("-", "_")
 
 
 def _base(name: str | None, given: TrainSettings) -> tuple[dict, str | Path]:
