@@ -11,7 +11,7 @@ from cyclegan.cli import main
 from cyclegan.config import TrainSettings
 from cyclegan.datasets.audit import audit_folder, cleared
 from cyclegan.datasets.cards import list_cards, load_card
-from cyclegan.datasets.domain import open_domain
+from cyclegan.datasets.domain import Domain, open_domain
 from cyclegan.datasets.licences import allowed_list, is_allowed, joined, licence_in, licence_of
 from cyclegan.errors import BadInput
 from cyclegan.images import write_image
@@ -118,6 +118,27 @@ def test_each_thing_that_is_not_allowed_is_named(folder):
     assert refused(folder).startswith(f"{path}: says nothing of a licence, and there is no card that does")
 
 
+@pytest.mark.parametrize("terms", ["CC BY-NC-ND", "Editorial use only"])
+def test_words_that_are_no_known_licence_are_not_passed_over(folder, terms):
+    """Beside a licence that is named, in the file or by a card."""
+    path = folder / "trainA" / "1.png"
+    with_exiv2(path, xmp={"Xmp.xmpRights.UsageTerms": {'lang="x-default"': terms}})
+    said = f"its XMP xmpRights:UsageTerms says {terms!r}, which is no licence that is known"
+    assert refused(folder) == f"{path}: {said}"
+    assert audit_folder(folder).unknown() == [path]
+    with pytest.raises(BadInput, match="which is no licence that is known"):
+        cleared(Domain("x", [path], [], [], [], load_card("noto2twemoji")), ALLOWED, {})
+
+
+def test_the_address_of_a_page_may_stand_beside_a_licence_that_is_named(folder):
+    path = folder / "trainA" / "1.png"
+    xmp = {"Xmp.xmpRights.WebStatement": "https://example.org/rights"}
+    with_exiv2(path, xmp=xmp)
+    assert "https://example.org/rights" in refused(folder)
+    with_exiv2(path, xmp={**xmp, "Xmp.xmpRights.UsageTerms": {'lang="x-default"': "CC BY 4.0"}})
+    assert cleared(own(folder), ALLOWED, {}).licences["A"] == "CC-BY-4.0 AND CC0-1.0"
+
+
 def test_a_picture_that_only_lends_its_style_is_one_of_those_used(folder, tmp_path):
     path = tmp_path / "painting.png"
     write_image(path, np.zeros((48, 48, 3), np.uint8))
@@ -141,8 +162,6 @@ def test_a_card_says_nothing_of_a_style_picture(emoji, tmp_path):
 
 
 def test_the_card_comes_first_and_its_words_are_no_licence(emoji):
-    from cyclegan.datasets.domain import Domain
-
     nothing = Domain("x", [], [], [], [], load_card("noto2twemoji"))
     with pytest.raises(
         BadInput,

@@ -53,6 +53,19 @@ class File:
         return joined(sorted({licence for licence in found if licence})) or None
 
     @property
+    def unclear(self) -> Statement | None:
+        """A field for licences that holds none that is known, so that nobody knows what it allows.
+
+        The address of a page on the rights may stand beside a licence that is named.
+        """
+        fields = [said for said in self.rights.statements if said.kind == "licence"]
+        named = any(licence_of(said.text) for said in fields)
+        for said in fields:
+            if licence_of(said.text) is None and not (named and said.where.endswith("WebStatement")):
+                return said
+        return None
+
+    @property
     def refusal(self) -> Statement | None:
         """What in the file keeps it from being trained on, whatever else is said."""
         for said in self.rights.statements:
@@ -95,7 +108,9 @@ class Audit:
         return [source for source in self.sources if source.side == split[-1:]]
 
     def licence(self, split: str, file: File) -> str | None:
-        """Of one picture: the card's and its own, both of which hold."""
+        """Of one picture: the card's and its own, both of which hold; None where one of them is not known."""
+        if file.unclear is not None:
+            return None
         return joined(filter(None, (self.stated(split), file.licence))) or None
 
     def objection(self, allowed: Sequence[str]) -> str | None:
@@ -114,6 +129,9 @@ class Audit:
             return f"{file.path}: its {refusal.where} says {shorten(refusal.text, 200)!r}"
         if file.rights.unread:
             return f"{file.path}: {file.rights.unread[0]}, so that its rights are not known"
+        if (unclear := file.unclear) is not None:
+            said = f"{shorten(unclear.text, 200)!r}, which is no licence that is known"
+            return f"{file.path}: its {unclear.where} says {said}"
         if licence is None:
             stated = next((source for source in self._sources(split) if source.licence is None), None)
             if stated is not None:
@@ -155,7 +173,7 @@ class Audit:
         return [paths for paths in groups.values() if len(paths) > 1]
 
     def unknown(self) -> list[Path]:
-        """Pictures of which neither the card nor they themselves say a licence."""
+        """Pictures of which neither the card nor they themselves say a licence, or that say it unclearly."""
         return [file.path for split, file in self._all() if self.licence(split, file) is None]
 
     def refusals(self) -> list[tuple[Path, Statement]]:
