@@ -249,3 +249,19 @@ def test_a_stain_past_the_range_can_be_learned_away():
         (clamp(stain) - 0.2).square().backward()
         descent.step()
     assert stain.item() == pytest.approx(0.2, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("patchgan", {"layers": 1}), ("patchgan", {"layers": 4}), ("multiscale", {"layers": 2, "scales": 3}),
+        ("batch_statistics", {"layers": 3}), ("pixel", {}), ("projected", {"scales": 3, "layers": 4}),
+        ("projected", {}),
+    ],
+)  # fmt: skip
+def test_a_discriminator_knows_the_smallest_image(name, arguments):
+    network = build("discriminator", name, {"filters": 4, **arguments})
+    network(torch.zeros(1, 3, network.smallest, network.smallest))
+    too_small = torch.zeros(1, 3, network.smallest - 1, network.smallest - 1)
+    with pytest.raises((ValueError, RuntimeError)):
+        network(too_small)

@@ -40,6 +40,7 @@ class BatchStatisticsPatchGAN(nn.Module):
         super().__init__()
         self.queue = queue
         self.body = PatchGAN(channels, filters, layers, norm, spectral_norm, attention, scores=False)
+        self.smallest = self.body.smallest
         width = filters * min(2**layers, 8)
         self.head = nn.Sequential(
             nn.Conv2d(width + 1, width, 3, padding=1), nn.LeakyReLU(), nn.Conv2d(width, 1, 3, padding=1)

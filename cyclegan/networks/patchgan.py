@@ -36,6 +36,7 @@ class PatchGAN(nn.Module):
         scores: bool = True,
     ) -> None:
         super().__init__()
+        self.smallest = 3 * 2**layers  # the two layers of stride 1 take a pixel each, and one is left
         check_attention(attention, [2**depth for depth in range(1, layers + 1)])
         bias = not has_own_shift(norm)
         stack: list[nn.Module] = [

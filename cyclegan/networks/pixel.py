@@ -21,6 +21,8 @@ class PixelGAN(nn.Module):
         attention: 1 for self-attention over all pixels, 0 for none.
     """
 
+    smallest = 2  # instance norm of one pixel leaves nothing of it
+
     def __init__(
         self,
         channels: int = 3,

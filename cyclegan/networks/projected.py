@@ -51,6 +51,8 @@ class ProjectedPatchGAN(nn.Module):
             raise BadInput(f"discriminator.scales: must be 1 to {len(TAPS)} for projected, not {scales}")
         check_attention(attention, [2**level for level in range(1, max(layers, scales) + 1)])
         self.detail = detail
+        strided = [max(1, layers - block) for block in range(scales)]
+        self.smallest = max(2 * 2 ** (block + many) for block, many in enumerate(strided))
         # Until ``calibrate`` says how large they are: VGG-19 wants images up to 255, and so are its features.
         for block in range(scales):
             self.register_buffer(f"mean_{block}", torch.zeros(1, WIDTHS[block], 1, 1))
@@ -58,8 +60,7 @@ class ProjectedPatchGAN(nn.Module):
         # In a tuple, so that it is no submodule: neither optimized, saved, nor exchanged by processes.
         self.fixed = (pretrained_vgg19(),)
         self.heads = nn.ModuleList(
-            _head(WIDTHS[block], filters, max(1, layers - block), 2**block, attention)
-            for block in range(scales)
+            _head(WIDTHS[block], filters, many, 2**block, attention) for block, many in enumerate(strided)
         )
         if spectral_norm:
             normalize_spectrally(self.heads)

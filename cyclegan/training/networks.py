@@ -38,6 +38,12 @@ def build_networks(settings: TrainSettings) -> dict[str, nn.Module]:
                 f"size: must be a multiple of {networks[name].multiple_of} for the generator "
                 f"{settings.generator.name!r}, not {settings.size}"
             )
+        if kind == "discriminator" and settings.size < networks[name].smallest:
+            raise BadInput(
+                f"size: must be {networks[name].smallest} or more for the discriminator {chosen!r} with its "
+                f"layers and scales, which leave nothing of {settings.size}; discriminator.layers and "
+                "discriminator.scales set fewer"
+            )
     if settings.method != "cyclegan":
         widths = list(patch_widths(settings).values())
         networks["F"] = _drawn(settings.seed, "F", PatchProjection, widths, settings.nce.features)
