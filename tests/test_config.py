@@ -56,7 +56,7 @@ MISTAKES = {
     "size: 64\naugment: {load_size: 32}": "augment.load_size (32) is smaller than size (64)",
     "batch_size: 3\ngradient_accumulation: 2": "batch_size (3) does not divide by gradient_accumulation (2)",
     "size: 16\nlosses: {lambda_consist: 1}": "losses.consist_size (32) is larger than size (16); set it to 16",
-    "steps: 9\npretrain: {steps: 9, patch: 8}": "pretrain.steps (9) are part of the run's steps (9), and leave",
+    "batch_size: auto\nevaluation: {every: 0, early_stop: 2}": "evaluation.early_stop needs evaluations",
     "size: 32\npretrain: {steps: 9}": "pretrain.patch (32) masks all of a picture or nothing at size 32; set it to 4",
     "augment: {preset: crop, load_size: 300}": "augment.load_size has no meaning with augment.preset 'crop'",
     "size: 64\nsize: 32": "line 2: the key 'size' appears twice",

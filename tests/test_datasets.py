@@ -21,7 +21,7 @@ from PIL import Image
 
 from cyclegan import chance
 from cyclegan.config import TrainSettings
-from cyclegan.datasets import fetch, prepare
+from cyclegan.datasets import fetch, prepare, unpaired
 from cyclegan.datasets.archive import extract, safe_members
 from cyclegan.datasets.augment import Augment, fit
 from cyclegan.datasets.cards import ZipSource, load_card
@@ -472,6 +472,21 @@ def test_the_store_on_disk_holds_what_the_one_in_memory_does(tiny, here):
     assert len(list((here / "datasets" / ".decoded").glob("*.bin"))) == 2
 
 
+def test_processes_of_a_machine_share_decoded_images(tiny, here, monkeypatch):
+    """The second opens what the first has made, and decodes no training image."""
+    settings = tiny()
+    domain = open_domain(settings)
+    first, alone = open_stores(domain, settings, shared=True), open_stores(domain, settings)
+    read = unpaired.read_image
+    decoded = []
+    monkeypatch.setattr(unpaired, "read_image", lambda path, *more: decoded.append(path) or read(path, *more))
+    second = open_stores(domain, settings, shared=True)
+    assert not set(decoded) & {*domain.train_a, *domain.train_b}
+    for ours, theirs, kept in zip(first, second, alone, strict=True):
+        assert theirs.images.path == ours.images.path
+        assert all(np.array_equal(theirs[i], kept[i]) for i in range(len(kept)))
+
+
 def test_what_was_left_out_of_decoded_images_on_disk_is_asked_for_again(tiny, small_domain, here):
     prepare.shutil.copytree(small_domain, here / "mine")
     (here / "mine" / "trainA" / "zz.png").write_bytes(b"no image")
@@ -585,6 +600,8 @@ def test_a_sample_is_the_same_whoever_makes_it(tiny, workers):
     batch = next(batches), next(batches)
     for offset, found in zip((8, 12), batch, strict=True):
         assert found["images"].dtype == torch.uint8
+        # A GPU's work would be waited for where a position is read.
+        assert on_device(found, torch.device("meta"))["position"].device.type == "cpu"
         found = on_device(found, torch.device("cpu"))
         for i in range(4):
             alone = data[offset + i]

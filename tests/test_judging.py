@@ -105,6 +105,15 @@ def test_where_real_pictures_are_no_nearer_there_is_no_way_to_them():
     assert ssim.way == pytest.approx(1 / 7) and (cycle.way, cycle.verdict) == (None, "")
 
 
+def test_what_completes_masked_pictures_is_not_judged(tiny, monkeypatch, quick):
+    monkeypatch.setattr(QuickJudge, "__call__", lambda self, translate: [Figure("kid_vgg19", 0.5, 1.0, 0.0)])
+    pretrain = {"steps": 5, "patch": 8}
+    run = train(tiny(steps=9, pretrain=pretrain, evaluation={"every": 2, "early_stop": 2})).run.folder
+    judged = [json.loads(line)["step"] for line in (run / "evaluations.jsonl").open()]
+    assert sorted(set(judged)) == [6, 8, 9]
+    assert read_config(run / "generators" / "best" / "G_AB").steps == 6
+
+
 def test_a_run_that_gets_no_better_ends_early(tiny, monkeypatch, quick, capsys):
     values = iter([0.5, 0.5, 0.2, 0.2, 0.4, 0.4, 0.3, 0.3, 0.1, 0.1])
     monkeypatch.setattr(

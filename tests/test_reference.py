@@ -70,6 +70,14 @@ def test_a_run_goes_on_exactly_with_its_queues_after_pretraining(tiny):
             assert torch.equal(value, states[1][name][key]), key
 
 
+def test_how_many_samples_are_shown_has_no_say_in_the_style(tiny):
+    codes = []
+    for count in (1, 5):
+        run = train(tiny(run_dir=f"shows {count}", samples__count=count, **RECIPE)).run
+        codes.append(load_generator(run.generator("G_AB"))[0].style_code)
+    assert torch.equal(*codes)
+
+
 def test_a_generator_is_saved_with_the_mean_style_of_its_target(trained):
     network, config = load_generator(trained.generator("G_AB"))
     assert config.network.arguments["style"] == "reference"

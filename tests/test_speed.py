@@ -13,7 +13,7 @@ from cyclegan.errors import BadInput
 from cyclegan.training.checkpoint import Progress, save_checkpoint
 from cyclegan.training.ema import update_average
 from cyclegan.training.meter import Meter
-from cyclegan.training.precision import allow_tf32
+from cyclegan.training.precision import set_up_cuda
 from cyclegan.training.state import restore, state_of
 from cyclegan.training.step import TrainingStep, compile_networks
 
@@ -107,14 +107,17 @@ def test_averages_of_a_step_are_plain_networks(monkeypatch):
     assert torch.equal(average.eval()(images), step.networks["G_AB"].eval()(images))
 
 
-def test_tf32_is_a_setting():
-    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+def test_tf32_and_cudnns_trials_are_settings():
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark
     try:
-        for allowed in (True, False):
-            allow_tf32(allowed)
-            assert torch.backends.cudnn.allow_tf32 is torch.backends.cuda.matmul.allow_tf32 is allowed
+        for tf32, autotune in ((True, False), (False, True)):
+            set_up_cuda(SpeedSettings(tf32=tf32, autotune=autotune))
+            assert (cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark) == (tf32, tf32, autotune)
+        set_up_cuda(SpeedSettings())
+        assert cudnn.allow_tf32 and matmul.allow_tf32 and cudnn.benchmark
     finally:
-        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
+        cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark = before
 
 
 def test_compiled_networks_take_the_same_step(monkeypatch):
@@ -127,6 +130,17 @@ def test_compiled_networks_take_the_same_step(monkeypatch):
         torch.testing.assert_close(found[name], loss, atol=1e-4, rtol=1e-3)
     assert list(state(compiled)) == list(state(plain))
     copy.deepcopy(compiled.networks["G_AB"]).eval()(batch()["real_a"])
+
+
+@pytest.mark.parametrize("losses", [{"lambda_r1": 1}, {"adversarial": "wgan-gp"}])
+def test_penalties_go_without_compiled_discriminators(monkeypatch, losses):
+    """Torch gives no gradients of gradients of what it has compiled."""
+    compiles = nn.Module.compile
+    monkeypatch.setattr(nn.Module, "compile", lambda self, mode: compiles(self, backend="aot_eager"))
+    expected = step_with(losses=losses)([batch()], 1.0)
+    found = step_with(losses=losses, speed={"compile": True})([batch()], 1.0)
+    for name, loss in expected.items():
+        torch.testing.assert_close(found[name], loss, atol=1e-4, rtol=1e-3)
 
 
 def test_cuda_graphs_are_recorded_step_by_step(monkeypatch):

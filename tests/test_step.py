@@ -1,6 +1,7 @@
 """One training step against the paper's formulas, written out plainly."""
 
 import copy
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -286,6 +287,25 @@ def test_no_pool():
 
 
 # --- schedule, length, average
+
+
+def test_processes_gather_fakes_for_a_pool_alone():
+    """Of two processes this one is the second: the pool sees the fakes of both, in their order."""
+    step = TrainingStep(settings(pool_size=4), Accelerator(cpu=True))
+    gathered = []
+
+    def gather(fakes):
+        gathered.append(fakes)
+        return torch.cat([fakes - 1, fakes])
+
+    step.accelerator = SimpleNamespace(num_processes=2, process_index=1, gather=gather)
+    fakes, positions = torch.cat([image(5), image(6)]), torch.tensor([6, 7])
+    pool = ImagePool(4, 0, "A")
+    assert torch.equal(step._pooled(pool, fakes, positions, 0), fakes)
+    assert [float(kept.mean()) for kept in pool.images] == [4, 5, 5, 6]
+    assert len(gathered) == 1
+    assert step._pooled(ImagePool(0, 0, "A"), fakes, positions, 0) is fakes
+    assert len(gathered) == 1
 
 
 def test_the_papers_schedule():

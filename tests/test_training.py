@@ -226,3 +226,30 @@ def test_what_onednn_is_kept_from_does_not_count(limit, bf16, amx, tmp_path, mon
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
     assert deployed.cpu_has_bf16(cpuinfo) == bf16
     assert deployed.cpu_has_amx(cpuinfo) == amx
+
+
+@pytest.mark.parametrize(
+    "length", [{"steps": 9}, {"steps": None, "images": 18}, {"steps": None, "epochs": 1}]
+)
+def test_pretraining_that_would_be_the_whole_run_is_refused(tiny, here, length):
+    settings = tiny(pretrain={"steps": 99, "patch": 8}, run_dir=here / "run", **length)
+    with pytest.raises(
+        BadInput, match=r"pretrain\.steps \(99\) are part of the run's \d+ steps, and leave none"
+    ):
+        train(settings)
+    assert not (here / "run").exists()
+
+
+def test_a_clock_that_ends_within_pretraining_is_told_of(tiny, capsys):
+    train(tiny(pretrain={"steps": 10**6, "patch": 8}, steps=None, minutes=0.01))
+    assert "complete masked pictures, and translate nothing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "chosen", [{"layers": 5}, {"name": "multiscale", "layers": 2}, {"name": "batch_statistics", "layers": 4}]
+)
+def test_a_discriminator_too_large_for_its_images_is_refused(tiny, here, chosen):
+    words = rf"size: must be \d+ or more for the discriminator '{chosen.get('name', 'patchgan')}'"
+    with pytest.raises(BadInput, match=words):
+        train(tiny(discriminator={"filters": 8, **chosen}, run_dir=here / "run"))
+    assert not (here / "run").exists()

@@ -161,6 +161,21 @@ def test_modulation_is_stylegan2s():
     assert not torch.allclose(layer(x, style.flip(0)), expected)
 
 
+def test_demodulation_is_at_fp32_whatever_the_convolutions_are_at():
+    """Small weights' squares, and sums of them, in bf16 would leave some eight bits of the norm."""
+    torch.manual_seed(0)
+    layer = ModulatedConvolution(64, 5, 8)
+    torch.nn.init.normal_(layer.convolution.weight, std=1e-3)
+    torch.nn.init.zeros_(layer.convolution.bias) if layer.convolution.bias is not None else None
+    x, style = torch.randn(2, 64, 5, 5), torch.randn(2, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        made, plain = layer(x, style).float(), layer.convolution(x).float()
+    power = layer.convolution.weight.double().square().sum(dim=(1, 2, 3))
+    expected = plain.double() * (power + 1e-6).rsqrt().view(-1, 1, 1)
+    # One rounding of the product, one of the norm: eight bits each.
+    torch.testing.assert_close(made.double(), expected, atol=0, rtol=2 * 2.0**-8)
+
+
 def plain_blocks(sequence, x, norm):
     """Norm, 3x3 convolution, leaky ReLU (slope 0.01), twice."""
     for layer in sequence:

@@ -185,11 +185,6 @@ class TrainSettings(Frozen):
         )
         first = self.pretrain.steps
         yield (
-            self.steps is not None and 0 < self.steps <= first,
-            f"pretrain.steps ({first}) are part of the run's steps ({self.steps}), and leave none for "
-            "translation; set steps to more",
-        )
-        yield (
             first > 0 and self.pretrain.patch >= self.size,
             f"pretrain.patch ({self.pretrain.patch}) masks all of a picture or nothing at size {self.size}; "
             f"set it to {max(1, self.size // 8)}",
@@ -199,15 +194,15 @@ class TrainSettings(Frozen):
             math.ceil(2 * detail) >= self.size,
             f"discriminator.detail ({detail:g}) must be less than half of size ({self.size})",
         )
+        yield (
+            self.evaluation.early_stop > 0 and self.evaluation.every == 0,
+            "evaluation.early_stop needs evaluations; set evaluation.every",
+        )
         if self.batch_size == "auto":
             return
         yield (
             self.batch_size < 1,
             f"batch_size: input should be greater than or equal to 1, not {self.batch_size}",
-        )
-        yield (
-            self.evaluation.early_stop > 0 and self.evaluation.every == 0,
-            "evaluation.early_stop needs evaluations; set evaluation.every",
         )
         yield (
             self.batch_size % self.gradient_accumulation != 0,

@@ -181,6 +181,12 @@ class LossSettings(Frozen):
     )
 
     @property
+    def penalizes_gradients(self) -> bool:
+        """Whether discriminators pay for their gradients."""
+        of_wgan = self.lambda_gradient_penalty if self.adversarial == "wgan-gp" else 0
+        return max(of_wgan, self.lambda_r1, self.lambda_zero_centred) > 0
+
+    @property
     def style_pictures(self) -> dict[str, Path]:
         """By side the pictures that are named for their style."""
         named = {"A": self.style_picture_a, "B": self.style_picture_b}
@@ -294,6 +300,9 @@ class SpeedSettings(Frozen):
         "together, for less waiting between small ones; takes more memory",
     )
     tf32: bool = Field(True, description="on CUDA GPUs multiply fp32 in TF32, which keeps 10 bits")
+    autotune: bool = Field(
+        True, description="on CUDA GPUs let cuDNN try which of its convolutions is fastest for each shape"
+    )
 
 
 class TrackingSettings(Frozen):

@@ -119,8 +119,9 @@ def _decode(paths: list[Path], load: Load) -> Iterator[np.ndarray | BadImage]:
         Progress(transient=True, disable=not sys.stderr.isatty()) as bar,
     ):
         task = bar.add_task(f"Decoding {paths[0].parent}", total=len(paths))
-        # A bounded window, so that a slow disk cache is not outrun by the decoders.
-        window = [pool.submit(attempt, path) for path in islice(pending, 8 * threads)]
+        # A bounded window, so that a slow disk cache is not outrun by the decoders: with whole photographs,
+        # which the preset "crop" keeps, an image may be 36 MB.
+        window = [pool.submit(attempt, path) for path in islice(pending, 2 * threads)]
         while window:
             result = window.pop(0).result()
             window += [pool.submit(attempt, path) for path in islice(pending, 1)]

@@ -87,13 +87,14 @@ def _batch(images: Sequence[np.ndarray]) -> Tensor:
 def on_device(batch: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
     """A loader's batch where it is needed: ``real_a``, ``real_b`` (N, C, H, W) in [-1, 1], ``position`` (N,).
 
-    uint8 images become float32 there and not before.
+    uint8 images become float32 there and not before. ``position`` stays where it is read, which a GPU's
+    work would have to be waited for.
     """
-    images, position = (batch[key].to(device, non_blocking=True) for key in ("images", "position"))
+    images = batch["images"].to(device, non_blocking=True)
     if images.dtype == torch.uint8:
         images = _scaled(images)
     real_a, real_b = images.chunk(2)
-    return {"real_a": real_a, "real_b": real_b, "position": position}
+    return {"real_a": real_a, "real_b": real_b, "position": batch["position"]}
 
 
 def _scaled(pixels: Tensor) -> Tensor:
@@ -119,10 +120,16 @@ class PositionSampler:
             first += self.per_part
 
 
-def open_stores(domain: Domain, settings: TrainSettings) -> tuple[ImageStore, ImageStore]:
+def open_stores(
+    domain: Domain, settings: TrainSettings, shared: bool = False
+) -> tuple[ImageStore, ImageStore]:
     """Decode both sides at the size that training needs.
 
     Bad files are found here, before it starts, those among the held-out images that it will look at too.
+
+    Args:
+        shared: with other processes; decoded images are in a mapped file then, whose memory all of a machine
+            have together, and that the second of them finds made.
 
     Raises:
         BadFiles: those that cannot be used, all of them in one message.
@@ -147,7 +154,7 @@ def open_stores(domain: Domain, settings: TrainSettings) -> tuple[ImageStore, Im
     shape = (settings.augment.preset, settings.size, settings.load_size)
     recipe = f"planes {shape} {data.channels} {data.background}"
     cache = datasets_root() / ".decoded"
-    limit = data.memory_gib * 2**30 / 2  # half for each side
+    limit = 0 if shared else data.memory_gib * 2**30 / 2  # half for each side
     stores: list[ImageStore] = []
     bad: list[str] = []
     for paths in (domain.train_a, domain.train_b):

@@ -65,8 +65,11 @@ def _gradient(discriminator: Discriminator, x: Tensor) -> Tensor:
     x = x.detach().requires_grad_(True)
     with sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative
         scores = scales(discriminator(x))
-    total = torch.stack([score.flatten(1).mean(dim=1).sum() for score in scores]).sum()
-    return torch.autograd.grad(total, x, create_graph=True)[0]
+    # A mean's gradients are as many times smaller as there are patches, too small for fp16; so they are taken
+    # of a sum, and divided afterwards.
+    patches = max(score[0].numel() for score in scores)
+    total = torch.stack([score.flatten(1).mean(dim=1).sum() * patches for score in scores]).sum()
+    return torch.autograd.grad(total, x, create_graph=True)[0] / patches
 
 
 def gradient_penalty(discriminator: Discriminator, real: Tensor, fake: Tensor, mix: Tensor) -> Tensor:
@@ -97,6 +100,6 @@ def r1_penalty(discriminator: Discriminator, real: Tensor) -> Tensor:
 def zero_centred_penalty(discriminator: Discriminator, real: Tensor, fake: Tensor, mix: Tensor) -> Tensor:
     """E[|grad D(x)|^2] at x between real and fake (UVCGANv2, arXiv 2303.16280, §3.3; D as in ``r1_penalty``).
 
-    Arguments as of ``gradient_penalty``; UVCGANv2's weight is 1.
+    Arguments as of ``gradient_penalty``; UVCGANv2's weight is 1 for images in [0, 1], so 4 for ours.
     """
     return r1_penalty(discriminator, mix * real + (1 - mix) * fake)

@@ -24,4 +24,5 @@ def counterfeits(images: Tensor, others: Tensor, positions: Tensor) -> Tensor:
     """
     blurred = blur(images, SOFT)
     detailed = (images + others - blur(others, FINE)).clamp(-1, 1)
-    return torch.where((positions % 2 == 0).view(-1, 1, 1, 1), blurred, detailed)
+    even = (positions % 2 == 0).view(-1, 1, 1, 1).to(images.device)
+    return torch.where(even, blurred, detailed)

@@ -34,9 +34,10 @@ class ModulatedConvolution(nn.Module):
         """(N, inputs, H, W) and (N, features) to (N, outputs, H, W)."""
         scale = 1 + self.gate * self.affine(style)
         made = self.convolution(x * scale[:, :, None, None])
-        # In fp32: squares of small weights vanish in half precision.
-        power = self.convolution.weight.float().square().sum(dim=(2, 3))
-        norm = torch.rsqrt(scale.float().square() @ power.T + EPSILON).to(made.dtype)
+        # In fp32, also under autocast: squares of small weights vanish in half precision.
+        with torch.autocast(x.device.type, enabled=False):
+            power = self.convolution.weight.float().square().sum(dim=(2, 3))
+            norm = torch.rsqrt(scale.float().square() @ power.T + EPSILON).to(made.dtype)
         return made * norm[:, :, None, None] + self.bias[:, None, None].to(made.dtype)
 
 

@@ -233,7 +233,7 @@ def try_step(settings: TrainSettings, accelerator: Accelerator, count: int, size
         beside.append(torch.empty(spare, dtype=torch.uint8, device=device))
     shape = (count, settings.data.channels, size, size)
     batch = {name: torch.rand(shape, device=device) for name in ("real_a", "real_b")}
-    batch["position"] = torch.arange(count, device=device)
+    batch["position"] = torch.arange(count)
     _learn_styles(generators, settings, batch["real_a"][:1])
     require_gradient(judges.values(), False)
     with accelerator.autocast():

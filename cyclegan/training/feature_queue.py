@@ -26,7 +26,7 @@ class FeatureQueue:
         """Take in what all processes have noted; ``gather`` joins a tensor over them."""
         features, positions = (torch.cat(parts) for parts in zip(*self._noted, strict=True))
         self._noted = []
-        features, positions = gather(features.float().contiguous()), gather(positions)
+        features, positions = gather(features.float().contiguous()), gather(positions.to(features.device))
         new = features[positions.argsort(stable=True)[-self.size :]]
         if self.features is not None:
             new = torch.cat([self.features, new])

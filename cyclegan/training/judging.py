@@ -117,12 +117,15 @@ class Judging:
             self._write()
 
     def due(self, step: int) -> bool:
-        """Whether it is the step for it, by the settings alone: every process gets the same answer."""
-        return self.chosen.every > 0 and step % self.chosen.every == 0
+        """Whether it is the step for it, by the settings alone: every process gets the same answer.
+
+        What still completes masked pictures is neither judged nor can it be the best.
+        """
+        return self.chosen.every > 0 and step % self.chosen.every == 0 and step > self.settings.pretrain.steps
 
     def may_stop(self, step: int) -> bool:
         """Whether the processes are to agree on stopping; by the settings alone, so that all ask at once."""
-        return self.chosen.early_stop > 0 and step % self.chosen.every == 0
+        return self.chosen.early_stop > 0 and self.due(step)
 
     @property
     def stops(self) -> bool:

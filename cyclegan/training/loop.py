@@ -38,7 +38,7 @@ from cyclegan.training.launch import note_launch
 from cyclegan.training.meter import Meter
 from cyclegan.training.outcome import Result, TrainingFailed, TrainingStopped
 from cyclegan.training.pictures import changed, pictures_of
-from cyclegan.training.precision import allow_tf32, resolve_precision
+from cyclegan.training.precision import resolve_precision, set_up_cuda
 from cyclegan.training.record import Record
 from cyclegan.training.recovery import Recovery
 from cyclegan.training.run import Run, open_run, write_config
@@ -70,12 +70,13 @@ class Trainer:
             mixed_precision=precision,
             kwargs_handlers=[InitProcessGroupKwargs(timeout=timeout)],
         )
-        if self.accelerator.device.type == "cuda":
-            allow_tf32(settings.speed.tf32)
+        set_up_cuda(settings.speed)
         self.settings = settings = settle_batch_size(settings, self.accelerator)
         _refuse_uneven(settings, self.accelerator.num_processes)
         self.step = TrainingStep(settings, self.accelerator)
         self.domain, self.dataset = self._open_data()
+        self.length = Length(settings, len(self.dataset.stores["A"]))
+        _refuse_pretraining_alone(settings, self.length)
         self.bar = TrainingProgress(self.accelerator.is_main_process)
         self.run: Run = decided_by_main(
             self.accelerator, lambda: open_run(settings, self.domain.name, self.bar.say, self.claim)
@@ -90,7 +91,6 @@ class Trainer:
                 self.run.resumed_from, self.step, self.averaged, self.meter
             )
         self.step.learn_styles({side: store.paths for side, store in self.dataset.stores.items()})
-        self.length = Length(settings, len(self.dataset.stores["A"]))
         self.samples = Samples(self.domain, settings, self.accelerator.device)
         self.tracking = Tracking(self.accelerator, settings, self.run.folder)
         self.random_states = random_states
@@ -113,7 +113,8 @@ class Trainer:
             styles = self.settings.losses.style_pictures
             domain = decided_by_main(self.accelerator, lambda: cleared(domain, required, styles))
         with self.accelerator.local_main_process_first():
-            return domain, UnpairedImages(*open_stores(domain, self.settings), self.settings)
+            stores = open_stores(domain, self.settings, shared=self.accelerator.num_processes > 1)
+            return domain, UnpairedImages(*stores, self.settings)
 
     def batches(self) -> Iterator[dict[str, Tensor]]:
         """This process' share of the global batches, on its device, without end."""
@@ -354,6 +355,9 @@ class Trainer:
         self._save(at_once=True)
         if self.accelerator.is_main_process:
             grid = self._sample()
+            if 0 < self.progress.step <= self.settings.pretrain.steps:
+                words = "its generators complete masked pictures, and translate nothing"
+                self._warn("Pre-training", f"the run ended within pretrain.steps: {words}")
             self._judge()
             self.judging.keep_last(self.progress)
             count = self.settings.samples.translate
@@ -364,6 +368,15 @@ class Trainer:
                 self.record.update(self.progress, 1.0, ended=True)
         self.accelerator.wait_for_everyone()
         return grid, translated
+
+
+def _refuse_pretraining_alone(settings: TrainSettings, length: Length) -> None:
+    first = settings.pretrain.steps
+    if length.steps is not None and 0 < length.steps <= first:
+        raise BadInput(
+            f"pretrain.steps ({first}) are part of the run's {length.steps} steps, and leave none for "
+            "translation; set steps, images or epochs to more"
+        )
 
 
 def _refuse_uneven(settings: TrainSettings, processes: int) -> None:

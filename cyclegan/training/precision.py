@@ -2,6 +2,7 @@
 
 import torch
 
+from cyclegan.config import SpeedSettings
 from cyclegan.errors import BadInput
 from cyclegan.networks.deployed import cpu_has_bf16, gpu_half_format
 
@@ -24,7 +25,8 @@ def resolve_precision(wanted: str) -> str:
     return "bf16" if cpu_has_bf16() else "no"
 
 
-def allow_tf32(allowed: bool) -> None:
-    """Whether CUDA GPUs may multiply fp32 in TF32, in matrix products and in convolutions."""
-    torch.backends.cuda.matmul.allow_tf32 = allowed
-    torch.backends.cudnn.allow_tf32 = allowed
+def set_up_cuda(speed: SpeedSettings) -> None:
+    """How CUDA GPUs, if there are any, multiply fp32, and whether cuDNN tries its convolutions for speed."""
+    torch.backends.cuda.matmul.allow_tf32 = speed.tf32
+    torch.backends.cudnn.allow_tf32 = speed.tf32
+    torch.backends.cudnn.benchmark = speed.autotune

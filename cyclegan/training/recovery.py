@@ -97,7 +97,8 @@ class Recovery:
         """The files of the global batch, A and B."""
         found: dict[str, list[str]] = {"a": [], "b": []}
         for part in parts:
-            for position in self.accelerator.gather(part["position"]).tolist():
+            places = part["position"].to(self.accelerator.device)
+            for position in self.accelerator.gather(places).tolist():
                 for side in ("A", "B"):
                     path = dataset.stores[side].paths[dataset.index(side, position)]
                     found[side.lower()].append(str(path))

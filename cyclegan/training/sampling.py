@@ -15,6 +15,8 @@ from cyclegan.images import read_image, resize, to_tensor
 from cyclegan.reporting.grids import sample_grid
 from cyclegan.training.objectives import takes_reference
 
+STYLE_PICTURES = 8  # whatever ``samples.count`` is: what is shown has no say in what is learned
+
 
 class Samples:
     """A fixed choice of held-out images, spread over the files; of training images if none is held out."""
@@ -22,8 +24,9 @@ class Samples:
     def __init__(self, domain: Domain, settings: TrainSettings, device: torch.device) -> None:
         self.paired = domain.is_paired
         self.diversity: dict[str, float] = {}  # of the latest grid, by direction
-        self.real_a = _load(domain.test_a or domain.train_a, settings).to(device)
-        self.real_b = _load(domain.test_b or domain.train_b, settings).to(device)
+        self.paths = {"A": domain.test_a or domain.train_a, "B": domain.test_b or domain.train_b}
+        self.settings, self.device = settings, device
+        self.real_a, self.real_b = (self._load(side, settings.samples.count) for side in "AB")
         # By direction the images, what the latest grid's generators made of them, and real targets.
         self.translated: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
 
@@ -67,10 +70,13 @@ class Samples:
         return _rendered(network, images, self.real_b)
 
     def set_styles(self, networks: Mapping[str, nn.Module]) -> None:
-        """Generators that take references are saved with the mean style of these images of their target."""
+        """Generators that take references are saved with the mean style of some images of their target."""
         for name, network in networks.items():
             if takes_reference(network):
-                network.use_style_of(self.real_b if name == "G_AB" else self.real_a)
+                network.use_style_of(self._load(name[-1], STYLE_PICTURES))
+
+    def _load(self, side: str, count: int) -> Tensor:
+        return _load(self.paths[side], count, self.settings).to(self.device)
 
 
 def _rendered(network: nn.Module, images: Tensor, references: Tensor) -> Tensor:
@@ -89,9 +95,9 @@ def diversity(real: Tensor, fake: Tensor) -> float:
     return float(fakes_apart / apart) if len(real) > 1 and apart > 0 else 1.0
 
 
-def _load(paths: list[Path], settings: TrainSettings) -> Tensor:
+def _load(paths: list[Path], count: int, settings: TrainSettings) -> Tensor:
     """Evenly spread files that can be read, whole, at the training size: (N, C, size, size)."""
-    wanted = min(settings.samples.count, len(paths))
+    wanted = min(count, len(paths))
     chosen = spread(paths, wanted)
     tensors: list[Tensor] = []
     # A held-out file that cannot be read is passed over for the next one of the list.

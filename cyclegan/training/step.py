@@ -52,7 +52,10 @@ class TrainingStep:
         size = getattr(self.networks["D_B"], "queue", 0)
         self.queues = {kind: FeatureQueue(size) for kind in self.kinds} if size else {}
         adam = settings.optimizer
-        compile_networks(self.networks.values(), settings.speed, accelerator.device)
+        # Of what is compiled torch gives no gradients of gradients, which penalties need.
+        left_out = set(self.discriminators.values() if settings.losses.penalizes_gradients else ())
+        compiled = [network for network in self.networks.values() if network not in left_out]
+        compile_networks(compiled, settings.speed, accelerator.device)
         generators, discriminators = build_objectives(self.networks, settings)
         self.perceptual = generators.perceptual
         self.lr_G = adam.lr
@@ -95,7 +98,10 @@ class TrainingStep:
         """
         if self.settings.speed.cuda_graphs:
             # One step is one round of the recorded kernels: the discriminators' pass needs the fakes of the
-            # generators', which a new round would write over. What outlives a step is cloned (``ImagePool``).
+            # generators', which a new round would write over. What outlives a step is cloned (``ImagePool``);
+            # no gradient does, lest the log read one whose memory is another's by then.
+            for optimizer in (self.optimizer_G, self.optimizer_D):
+                optimizer.zero_grad()
             torch.compiler.cudagraph_mark_step_begin()
         self.guard.begin()
         for group in self.optimizer_G.param_groups:
@@ -181,7 +187,7 @@ class TrainingStep:
     def _masks(self, batch: Batch) -> tuple[Tensor, ...]:
         settings = self.settings
         make = functools.partial(masks, settings.pretrain, settings.seed)
-        places, device = batch["position"].tolist(), batch["position"].device
+        places, device = batch["position"].tolist(), self.accelerator.device
         return tuple(make(side, places, settings.size).to(device) for side in "AB")
 
     def _parts(self, parts: Sequence[Batch], model: nn.Module):
@@ -195,15 +201,17 @@ class TrainingStep:
 
         Every process keeps the same pool, so that a step does not depend on how many they are.
         """
-        if self.accelerator.num_processes == 1:
+        count, rank = self.accelerator.num_processes, self.accelerator.process_index
+        if count == 1 or pool.size == 0:
             return pool.query(fakes, positions.tolist(), update)
-        gather = self.accelerator.gather
-        everyone = pool.query(gather(fakes), gather(positions).tolist(), update)
-        return everyone.chunk(self.accelerator.num_processes)[self.accelerator.process_index]
+        # Successive processes have successive positions (``PositionSampler``).
+        first = int(positions[0]) - rank * len(positions)
+        places = range(first, first + count * len(positions))
+        return pool.query(self.accelerator.gather(fakes), places, update).chunk(count)[rank]
 
     def _mix(self, positions: Tensor) -> Tensor:
         draws = [chance.rng(self.settings.seed, "penalty", p).random() for p in positions.tolist()]
-        return torch.tensor(draws, device=positions.device, dtype=torch.float32).view(-1, 1, 1, 1)
+        return torch.tensor(draws, device=self.accelerator.device, dtype=torch.float32).view(-1, 1, 1, 1)
 
 
 def placed_networks(settings: TrainSettings, accelerator: Accelerator) -> dict[str, nn.Module]:
