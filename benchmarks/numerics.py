@@ -20,7 +20,7 @@ from step import conclude
 from cyclegan.config import TrainSettings
 from cyclegan.datasets.domain import open_domain
 from cyclegan.datasets.unpaired import UnpairedImages, open_stores
-from cyclegan.training.precision import resolve_precision
+from cyclegan.training.precision import resolve_precision, set_up_cuda
 from cyclegan.training.step import TrainingStep
 
 WIDTHS = (14, 9, 9, 9, 9, 6, 9, 6)  # of the table's columns
@@ -34,6 +34,7 @@ def losses(settings: TrainSettings, precision: str, steps: int) -> dict[str, np.
     AcceleratorState._reset_state(reset_partial_state=True)  # else the first run's precision is everyone's
     accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision=resolve_precision(precision))
     torch.manual_seed(settings.seed)
+    set_up_cuda(settings.speed)
     step = TrainingStep(settings, accelerator)
     data = UnpairedImages(*open_stores(open_domain(settings), settings), settings)
     found = defaultdict(list)

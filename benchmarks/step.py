@@ -19,7 +19,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,7 +31,7 @@ from torch.nn.modules.module import register_module_forward_hook
 from cyclegan.config import TrainSettings
 from cyclegan.networks.deployed import cpu_has_bf16
 from cyclegan.recipes import read_yaml
-from cyclegan.training.precision import resolve_precision
+from cyclegan.training.precision import resolve_precision, set_up_cuda
 
 DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 COLUMNS = (
@@ -154,18 +154,26 @@ def convolution_share(step: Step, device: torch.device) -> float:
     with torch.profiler.profile(activities=[activity.CPU, *([activity.CUDA] if on_gpu else [])]) as profile:
         step()
         synchronize(device)
-    # On a GPU what an operator's own kernels took; else the operator's own time, without those it calls,
-    # but for ours, which consists of them.
-    events = profile.key_averages()
+    return share_of_convolutions(profile.key_averages(), on_gpu)
+
+
+def share_of_convolutions(events: Iterable[Any], on_gpu: bool) -> float:
+    """On a GPU of what operators' own kernels took; else of operators' own time, without those they call, but
+    for our convolution, which consists of them.
+    """
+    # The profiler lists a GPU's kernels beside the operators that started them: each would count twice.
+    events = [event for event in events if event.device_type == torch.autograd.DeviceType.CPU]
     times = {e.key: e.self_device_time_total if on_gpu else e.self_cpu_time_total for e in events}
     whole = {e.key: e.cpu_time_total for e in events if e.key.startswith("_WinogradConvolution")}
-    convolutions = {name: time for name, time in times.items() if "convolution" in name.lower()} | whole
+    convolutions = {name: time for name, time in times.items() if "convolution" in name.lower()}
+    convolutions |= {} if on_gpu else whole
     return sum(convolutions.values()) / sum(times.values())
 
 
 def serve(pipe: Any, settings: TrainSettings, precision: str, reference: Path | None, profile: bool) -> None:
     """One side of a row, in its own process: "ready", seconds for each "step", all the rest for "end"."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    set_up_cuda(settings.speed)  # both sides, and the product that is their peak
     draw = torch.Generator().manual_seed(0)  # both sides see the same images
     shape = (settings.batch_size, 3, settings.size, settings.size)
 
@@ -176,8 +184,11 @@ def serve(pipe: Any, settings: TrainSettings, precision: str, reference: Path | 
         step = our_step(settings, precision, images)
     else:
         step = reference_step(reference, settings, images)
+    began = time.perf_counter()
     with Operations() as operations:
-        step()  # not timed: what is made once is made here
+        step()  # apart: what is made once is made here
+    synchronize(device)
+    first = time.perf_counter() - began
     pipe.send("ready")
     while pipe.recv() == "step":
         synchronize(device)
@@ -190,7 +201,8 @@ def serve(pipe: Any, settings: TrainSettings, precision: str, reference: Path | 
         memory = torch.cuda.max_memory_allocated(device)
     share = convolution_share(step, device) if profile else None
     matmul = peak_flops(DTYPES[precision], device)
-    pipe.send({"flop": operations.count, "peak_bytes": memory, "matmul": matmul, "convolutions": share})
+    found = {"flop": operations.count, "peak_bytes": memory, "matmul": matmul, "convolutions": share}
+    pipe.send({**found, "first": first})
 
 
 def measure(
@@ -224,6 +236,7 @@ def measure(
                 "precision": sides[side][0],
                 "side": side,
                 "seconds": round(median, 4),
+                "first_step_seconds": round(found["first"], 4),
                 "fastest_and_slowest": [round(min(seconds), 4), round(max(seconds), 4)],
                 "processor_seconds": round(statistics.median(worked), 4),
                 "images_per_s": round(settings.batch_size / median, 3),
@@ -302,6 +315,7 @@ def main(
     blocks: int = 9,
     filters: int = 64,
     recipe: Path | None = None,
+    speed: tuple[Literal["compile", "cuda_graphs", "recompute"], ...] = (),
     reference: Path | None = None,
     repeats: int = 3,
     profile: bool = False,
@@ -315,6 +329,7 @@ def main(
         blocks: residual blocks of the generators
         filters: features after the first layer, generators and discriminators
         recipe: a recipe whose networks and losses are taken in place of --blocks and --filters
+        speed: settings of that name that are on; what they take at first is "first_step_seconds" of --json
         reference: a checkout of junyanz/pytorch-CycleGAN-and-pix2pix, or a Python file with a function
             model(settings) that returns an object with set_input({"A": ..., "B": ...}) and
             optimize_parameters()
@@ -325,6 +340,8 @@ def main(
     changes: dict[str, Any] = {}
     if recipe is None:
         changes = {"generator": {"blocks": blocks, "filters": filters}, "discriminator": {"filters": filters}}
+    if speed:
+        changes["speed"] = dict.fromkeys(speed, True)
     wanted = _precisions(precisions)
     rows = []
     print(" ".join(f"{name:>{width}}" for name, width in COLUMNS))

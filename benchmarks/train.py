@@ -3,6 +3,10 @@
 The run is `cyclegan train`'s own: data, averages, the log, grids, checkpoints, a tracker. Its steps are timed
 inside it, so that both numbers are of the same minutes; the rest is said by what it went to. Nothing but
 what happens between the first step's begin and the last one's end counts; `startup.py` measures the rest.
+
+"overhead" is beside the steps' own time, "beside median steps" beside as many steps of median length: that
+counts, too, what slows a step, as a checkpoint that is written meanwhile does, and whatever else a shared
+machine does.
 """
 
 import statistics
@@ -129,6 +133,7 @@ def main(
         "images_per_s": round(steps * settings.batch_size / total, 3),
         "bare_step_images_per_s": round(settings.batch_size / median, 3),
         "overhead_percent": round(100 * (total - stepped) / stepped, 2),
+        "beside_median_steps_percent": round(100 * (total / (steps * median) - 1), 2),
         **{f"{name}_percent": round(100 * value / stepped, 2) for name, value in parts.items()},
     }
     for key, value in report.items():
