@@ -135,6 +135,32 @@ def test_vgg_is_neither_trained_nor_counted_among_the_parameters():
     assert not any(p.requires_grad for p in step.perceptual.network.parameters())
 
 
+def test_a_style_is_as_large_as_training_sees_it(here):
+    """Strokes are as broad; with "crop" nothing is rescaled, and with all but "resize" no shape is changed."""
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (40, 80, 3), np.uint8)
+    Image.fromarray(pixels).save(here / "style.png")
+
+    def seen(**augment):
+        chosen = TrainSettings(
+            size=32, augment=augment, losses={"lambda_style": 1, "style_picture_b": here / "style.png"}
+        )
+        (picture,) = style_pictures(chosen, "B", [])
+        return picture
+
+    whole = torch.from_numpy(pixels).permute(2, 0, 1)[None] / 127.5 - 1
+    torch.testing.assert_close(seen(preset="crop"), whole, atol=1e-5, rtol=0)
+    assert seen(preset="scale_shortside_and_crop", load_size=36).shape == (1, 3, 36, 72)
+    assert seen(preset="resize").shape == (1, 3, 32, 32)
+    Image.fromarray(pixels[:20]).save(here / "style.png")
+    with pytest.raises(BadInput, match=r"style\.png: 80x20 pixels are too few; 32 a side are needed"):
+        seen(preset="crop")
+    large = np.zeros((100, 1100, 3), np.uint8)
+    large[:, 38 : 38 + 1024] = 255
+    Image.fromarray(large).save(here / "style.png")
+    assert seen(preset="crop").shape == (1, 3, 100, 1024) and float(seen(preset="crop").min()) == 1
+
+
 def test_a_run_learns_the_style_once_and_keeps_it(tiny, here, monkeypatch):
     """Of a picture for G_AB and of all training images for G_BA; bit for bit the same after a resume."""
     rng = np.random.default_rng(0)
@@ -144,7 +170,7 @@ def test_a_run_learns_the_style_once_and_keeps_it(tiny, here, monkeypatch):
     state = torch.load(whole / "checkpoints" / "step-00000004" / "state.pt", weights_only=True)
     chosen = tiny(losses=losses)
     (picture,) = style_pictures(chosen, "B", [])
-    assert picture.shape == (1, 3, 32, 32)
+    assert picture.shape == (1, 3, 36, 36)  # load_size
     vgg = pretrained_vgg19()
     plain = plain_gram(vgg(picture, {"relu2_2"})["relu2_2"][0])
     torch.testing.assert_close(state["styles"]["B"]["relu2_2"][0], plain, rtol=1e-4, atol=1e-3)

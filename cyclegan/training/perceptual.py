@@ -8,16 +8,20 @@ in each layer: 1 is as far as a picture without any features.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from cyclegan.config import LossSettings, TrainSettings
+from cyclegan.datasets.augment import fit
 from cyclegan.datasets.domain import spread
+from cyclegan.errors import BadInput
 from cyclegan.evaluation.features import vgg19_judge
-from cyclegan.images import read_image, resize, to_tensor
+from cyclegan.images import read_image, to_tensor
 from cyclegan.losses import consistency_loss, content_loss, gram, style_loss, total_variation
 
 STYLE_IMAGES = 256  # of a domain's training images; more hardly move their mean
+LARGEST = 1024  # pixels a side
 Grams = dict[str, Tensor]  # by layer, (1, C, C)
 
 
@@ -114,10 +118,23 @@ def _style(found: Grams, targets: Grams) -> Tensor:
 def style_pictures(settings: TrainSettings, side: str, train: Sequence[Path]) -> Iterator[Tensor]:
     """What the style of a domain is learned from: the picture that is named, else its training images.
 
+    They are as large as training sees them before it crops, so that strokes are as broad; of what is larger
+    than ``LARGEST`` the middle.
+
     Args:
         train: the files of the training images; evenly spread ones are taken.
+
+    Raises:
+        BadInput: a picture has too few pixels for the training size.
     """
     named = settings.losses.style_pictures.get(side)
+    as_trained = fit(settings)
     for path in spread(train, STYLE_IMAGES) if named is None else [named]:
         pixels = read_image(path, settings.data.channels, settings.data.background).pixels
-        yield to_tensor(resize(pixels, settings.size, settings.size))[None]
+        try:
+            pixels = as_trained(pixels)
+        except ValueError as error:
+            raise BadInput(f"{path}: {error}") from error
+        top, left = (max(0, side - LARGEST) // 2 for side in pixels.shape[:2])
+        middle = pixels[top : top + LARGEST, left : left + LARGEST]
+        yield to_tensor(np.ascontiguousarray(middle))[None]
