@@ -17,7 +17,7 @@ def test_settings_survive_their_own_recipe(here):
 @pytest.mark.parametrize("name", sorted(project_files("experiments")))
 def test_every_recipe_is_valid(name, here):
     settings, _ = settings_from([str(project_files("experiments")[name])])
-    assert isinstance(settings, TrainSettings)
+    assert isinstance(settings, TrainSettings) and settings.idle == {}
 
 
 @pytest.mark.parametrize("name", ["photo2monet", "horse2zebra"])
@@ -130,3 +130,24 @@ def test_mistakes_on_the_command_line(words, here):
         settings_from(words.split())
     assert OPTIONS[words] in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_settings_without_a_part_in_the_run_are_told():
+    assert TrainSettings().idle == {}
+    given = {
+        "losses": {"lambda_gradient_penalty": 5, "content_layers": ["relu2_1"], "lambda_style_code": 2},
+        "nce": {"temperature": 0.1},
+        "pretrain": {"masked": 0.5},
+        "optimizer": {"schedule": "constant", "decay_to": 0.1},
+    }
+    assert TrainSettings(**given).idle == {
+        "losses.lambda_gradient_penalty": "losses.adversarial is not wgan-gp",
+        "losses.content_layers": "losses.lambda_content is 0",
+        "losses.lambda_style_code": "no generator has style reference",
+        "nce.temperature": "method cyclegan compares no patches",
+        "pretrain.masked": "pretrain.steps is 0",
+        "optimizer.decay_to": "optimizer.schedule is constant",
+    }
+    used = {**given, "method": "cut", "pretrain": {"steps": 5, "masked": 0.5}, "optimizer": {"decay_to": 0.1}}
+    used["losses"] = {"adversarial": "wgan-gp", "lambda_gradient_penalty": 5, "lambda_cycle_a": 3}
+    assert list(TrainSettings(**used).idle) == ["losses.lambda_cycle_a"]

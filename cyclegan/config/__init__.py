@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from cyclegan.config.idle import idle_settings
 from cyclegan.config.parts import (
     AugmentSettings,
     CheckpointSettings,
@@ -136,6 +137,12 @@ class TrainSettings(Frozen):
     def load_size(self) -> int:
         """Size before the random crop; the paper's 286 for 256, in proportion."""
         return self.augment.load_size or round(self.size * 286 / 256)
+
+    @property
+    def idle(self) -> dict[str, str]:
+        """Settings that are given and have no part in the run, each with the reason."""
+        parts = (self.losses, self.nce, self.pretrain, self.optimizer)
+        return dict(idle_settings(self.method, *parts, self.generator.style == "reference"))
 
     @model_validator(mode="after")
     def _refuse_clashes(self) -> "TrainSettings":

@@ -211,6 +211,8 @@ class Trainer:
             if words := changed(self.progress.pictures, pictures):
                 self._warn("Pictures", words)
             self.progress.pictures = pictures
+        for setting, why in settings.idle.items():
+            self.bar.say(f"{setting} has no part in this run: {why}")
         self.bar.say(
             f"{self.domain.name}: {len(stores['A'])} images of A, {len(stores['B'])} of B, "
             f"{settings.size} px, batch {settings.batch_size}, {_precision_words(self.accelerator)} on "
