@@ -22,6 +22,7 @@ from cyclegan.stylization.descent import LBFGS
 from cyclegan.stylization.fast import StylePredictor, model_file
 from cyclegan.stylization.look import look
 from cyclegan.stylization.objective import SAVE_MEMORY_PIXELS, Objective
+from cyclegan.stylization.styles import at_scale
 from cyclegan.translation.options import Tiling
 from cyclegan.translation.tiling.source import ArraySource, assembled, overview
 from cyclegan.translation.tiling.strategy import Tiler
@@ -116,14 +117,18 @@ def test_gradients_agree_with_finite_differences(cat, cells):
         assert float((gradient * direction).sum() * 2) == pytest.approx(float(slope), rel=1e-3), name
 
 
-def test_saving_memory_changes_nothing(vgg, cat, monkeypatch):
+@pytest.mark.parametrize(
+    ("height", "layers"),
+    [(63, LAYERS), (49, LAYERS), (25, LAYERS), (48, LAYERS), (49, LAYERS[1:])],  # the last strip has one row
+)
+def test_saving_memory_changes_nothing(vgg, cat, monkeypatch, height, layers):
     monkeypatch.setattr("cyclegan.stylization.look.STRIP", 24)
-    mask = torch.linspace(0, 1, 63)[:, None].expand(63, 50)
+    mask = torch.linspace(0, 1, height)[:, None].expand(height, 50)
     results = []
     for save_memory in (False, True):
-        x = cat[None, :, :63, :50].clone().requires_grad_(True)
-        seen = look(vgg, x, ["relu4_2"], LAYERS, [None, mask], save_memory)
-        numbers = [seen.content["relu4_2"], *(g[layer] for g in seen.grams for layer in LAYERS)]
+        x = cat[None, :, :height, :50].clone().requires_grad_(True)
+        seen = look(vgg, x, ["relu4_2"], layers, [None, mask], save_memory)
+        numbers = [seen.content["relu4_2"], *(g[layer] for g in seen.grams for layer in layers)]
         (gradient,) = torch.autograd.grad(sum(n.square().mean() for n in numbers), x)
         results.append([*(n.detach() for n in numbers), gradient])
     for plain, saved in zip(*results, strict=True):
@@ -488,6 +493,128 @@ def test_both_methods_take_the_same_flags(pictures):
     assert results[0].shape == results[1].shape and (results[0] != results[1]).any()
 
 
+# --- what each option does
+
+
+@pytest.fixture
+def made(pictures):
+    """The picture that a command with these words makes, as (3, H, W) in [-1, 1], and its settings."""
+
+    def run(*words, method=FAST):
+        out = pictures / f"made {len(list(pictures.iterdir()))}.png"
+        where = [str(pictures / name) for name in ("in/a.png", "style.png")]
+        assert stylize([*where, str(out), *map(str, words), *method]) == 0
+        return to_tensor(read_image(out).pixels)
+
+    return run
+
+
+def near(found, expected, levels=1.01):
+    torch.testing.assert_close(found, expected, atol=levels * 2 / 255, rtol=0)
+
+
+def read(path):
+    return to_tensor(read_image(path).pixels)
+
+
+@torch.no_grad()
+def test_fast_options_do_what_they_say(pictures, made):
+    content, other = read(pictures / "in/a.png"), read(pictures / "in/b.jpg")
+    style = read(pictures / "style.png")
+
+    def by(*styles, **options):
+        return fast_network(styles, **options)(content[None])[0]
+
+    near(made(), by(Style(style)))
+    more = ("--more-styles", pictures / "in/b.jpg")
+    near(made(*more), by(Style(style, 0.5), Style(other, 0.5)))
+    near(made(*more, "--weights", 1, 3), by(Style(style, 0.25), Style(other, 0.75)))
+    kept = made("--keep-colours")
+    near(kept, with_colours_of(by(Style(style))[None], content[None])[0])
+    assert (kept - made()).abs().mean() > 0.05
+    half = made("--size", 28)
+    small = to_tensor(resize(read_image(pictures / "in/a.png").pixels, 20, 28))
+    again = to_tensor(resize(from_tensor(fast_network([Style(style)])(small[None])[0]), 40, 56))
+    near(half, again.clamp(-1, 1), levels=4)
+    mask = np.zeros((40, 56), np.uint8)
+    mask[:, :28] = 255
+    Image.fromarray(mask).save(pictures / "mask.png")
+    masked = made("--masks", pictures / "mask.png")
+    near(masked[:, :, 32:], content[:, :, 32:])
+    near(masked[:, :, :24], made()[:, :, :24])
+
+
+def test_what_is_transparent_is_no_part_of_a_mask(pictures, made):
+    clear = np.zeros((40, 56, 4), np.uint8)
+    clear[..., :3] = 255
+    clear[:, :28, 3] = 255
+    Image.fromarray(clear).save(pictures / "mask.png")
+    near(made("--masks", pictures / "mask.png")[:, :, 32:], read(pictures / "in/a.png")[:, :, 32:])
+
+
+def test_an_optimization_starts_where_it_is_told(pictures, made):
+    """After one look the best picture is still the one that it began with."""
+    stays = ("--steps", "1")
+    fast = made()
+    near(made(*stays, "--start", "fast", method=("--no-coarse-to-fine",)), fast, levels=2)
+    near(made(*stays, method=("--no-coarse-to-fine",)), read(pictures / "in/a.png"), levels=2)
+
+
+def test_a_part_of_the_style_picture_is_its_style(vgg, cat, cells):
+    """As if the rest had not been there, but for what the layers see of it over the edge."""
+    part = torch.zeros(64, 64)
+    part[:, :32] = 1
+    content, options = cat[None, :, :, :32], Optimization(content_weight=0, style_layers={"relu1_1": 1.0})
+    torn = cells.image.clone()
+    torn[:, :, 32:] = -1
+    shown, hidden = (
+        Objective(vgg, content, [(image[None], Style(image, part=part))], options)
+        for image in (cells.image, torn)
+    )
+    whole = Objective(vgg, content, [(torn[None], Style(torn))], options)
+    losses = [float(sum(each(cells.image[None, :, :, :32]).values())) for each in (shown, hidden, whole)]
+    assert max(losses[:2]) < 0.2 * losses[2]
+
+
+def test_layers_and_their_weights_are_those_of_the_words(pictures, made):
+    """Of relu1_1 alone colours come over, and no shape; the manifest of a folder says so."""
+    words = ("--style-layers", "relu1_1", "1", "--content-layers", "relu2_2", "0.5", "--style-scale", "0.5")
+    where = [str(pictures / name) for name in ("in", "style.png", "out")]
+    assert stylize([*where, *words, *SHORT]) == 0
+    (line, *_) = (pictures / "out" / "manifest.jsonl").read_text().splitlines()
+    settings = json.loads(line)["settings"]
+    assert settings["style_layers"] == {"relu1_1": 1.0} and settings["content_layers"] == {"relu2_2": 0.5}
+    assert settings["style_scale"] == 0.5
+    one = made(*words, method=("--steps", "20"))
+    assert (one - made(*words[3:], method=("--steps", "20"))).abs().mean() > 0.01
+
+
+def test_a_style_is_scaled_and_never_enlarged(cells):
+    for scale, side in ((0.5, 32), (1, 64), (2, 64)):
+        pixels = 64 * 64 * scale**2
+        assert at_scale(cells, pixels).shape == (1, 3, side, side)
+
+
+def test_with_a_size_no_tiff_is_too_large(pictures, made, monkeypatch):
+    import tifffile
+
+    monkeypatch.setattr("cyclegan.translation.pipeline.SLIDE_PIXELS", 100)
+    tifffile.imwrite(pictures / "a.tif", photo("chelsea", 40, 56))
+    for method in (FAST, SHORT):
+        where = [str(pictures / name) for name in ("a.tif", "style.png", "out.png")]
+        assert stylize([*where, *method, "--size", "32", "--overwrite"]) == 0
+    with pytest.raises(SystemExit) as ended:
+        raise SystemExit(stylize([*where[:2], str(pictures / "whole.png"), *SHORT]))
+    assert ended.value.code != 0 and not (pictures / "whole.png").exists()
+
+
+def test_a_preview_has_the_colours_that_are_kept(vgg, cat, cells):
+    shown = []
+    options = Optimization(steps=2, keep_colours=True, coarse_to_fine=False)
+    made = optimize(vgg, cat, [cells], options, lambda progress: shown.append(progress.image))
+    assert torch.equal(shown[-1][0], made)
+
+
 MISTAKES = {
     "nowhere STYLE out": "nowhere: no such folder",
     "in/a.png nowhere.png out": "nowhere.png: cannot be read",
@@ -506,6 +633,10 @@ MISTAKES = {
     "in/a.png STYLE out --masks black.png": "black.png: is black all over",
     "in STYLE out --preview p.png": "--preview: shows one picture, and in has 3",
     "in/a.png STYLE out --preview p.gif": "--preview: p.gif is not named",
+    "in/a.png STYLE out --preview in/a.png": "--preview: in/a.png is one of the pictures given",
+    "in/a.png STYLE out --preview ./style.png": "--preview: style.png is one of the pictures given",
+    "in/a.png STYLE out --method fast --size 32 --tiling naive": "--tile, --tiling: with --masks or --size",
+    "in/a.png STYLE out --method fast --masks STYLE --tile 64": "--tile, --tiling: with --masks or --size",
     "in/a.png STYLE out --stepz 3": "unknown option --stepz",
 }
 

@@ -64,6 +64,8 @@ class _Asked:
             )
         if self.every != EVERY and self.method == "fast":
             raise BadInput("--every: is for --method optimize; the fast one takes no steps")
+        if self.method == "fast" and self.tiling != Tiling() and (self.masks or self.options.size):
+            raise BadInput("--tile, --tiling: with --masks or --size pictures go whole; leave them out")
         if self.method == "optimize":
             if self.strength != 1:
                 raise BadInput("--strength: is for --method fast; use --style-weight with optimize")
@@ -170,6 +172,10 @@ def _stylize(content: Path, target: Path, asked: _Asked, options: FolderOptions,
     ):
         if given and len(planned) > 1:
             raise BadInput(f"{option}: {does} one picture, and {content} has {len(planned)}")
+    if asked.preview is not None:
+        given = {*(source for source, _ in planned), *asked.pictures, *asked.masks, *asked.style_masks}
+        if asked.preview.resolve() in {path.resolve() for path in given}:
+            raise BadInput(f"--preview: {asked.preview} is one of the pictures given; name another file")
     styles = read_styles(asked.pictures, asked.weights, asked.masks, asked.style_masks)
     translator = _translator(asked, styles, share.device(), len(planned))
     return carry_out(FolderTranslation(translator, planned, options, share), target, as_json, "stylize")
@@ -198,7 +204,14 @@ def _translator(
             "keep_colours": options.keep_colours,
         }
     record = facts(method, styles, choices)
-    return Translator(backend, backend.config, label=label, tiling=asked.tiling, facts=record)
+    return Translator(
+        backend,
+        backend.config,
+        label=label,
+        tiling=asked.tiling,
+        facts=record,
+        resizes=options.size is not None,
+    )
 
 
 class _Reporter:

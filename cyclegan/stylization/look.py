@@ -57,10 +57,10 @@ def look(
     x = network.normalized(image)
     for number in range(1, last + 1):
         wanted = [layer for layer in layers if layer[4] == str(number)]
-        in_strips = number == 1 < last and wanted == ["relu1_1"] and "relu1_1" not in content_layers
+        in_strips = number == 1 < last and wanted in ([], ["relu1_1"]) and "relu1_1" not in content_layers
         if save_memory and in_strips:
             x, grams = _first_block(network, x, guides)
-            here = Seen({}, [{"relu1_1": matrix} for matrix in grams])
+            here = Seen({}, [{"relu1_1": matrix} if wanted else {} for matrix in grams])
         elif save_memory:
             x, here = checkpoint(block, x, number, wanted, use_reentrant=False)
         else:
@@ -83,8 +83,10 @@ def _first_block(network: VGG19, x: Tensor, guides: Sequence[Tensor | None]) -> 
     fitted = [guide_for(guide, x) for guide in guides]
     pooled: list[Tensor] = []
     sums: list[Tensor] = []
-    for top in range(0, x.shape[2], STRIP):
-        piece, partial = checkpoint(_strip, network, x, fitted, top, use_reentrant=False)
+    # A last row of its own would leave nothing when it is pooled; it goes with the strip before it.
+    tops = [top for top in range(0, x.shape[2], STRIP) if top == 0 or x.shape[2] - top > 1]
+    for top, bottom in zip(tops, [*tops[1:], x.shape[2]], strict=True):
+        piece, partial = checkpoint(_strip, network, x, fitted, top, bottom, use_reentrant=False)
         pooled.append(piece)
         sums = [a + b for a, b in zip(sums, partial, strict=True)] if sums else partial
     places = [x.shape[2] * x.shape[3] if g is None else g.square().sum().clamp(min=1e-8) for g in fitted]
@@ -93,9 +95,8 @@ def _first_block(network: VGG19, x: Tensor, guides: Sequence[Tensor | None]) -> 
 
 
 def _strip(
-    network: VGG19, x: Tensor, guides: Sequence[Tensor | None], top: int
+    network: VGG19, x: Tensor, guides: Sequence[Tensor | None], top: int, bottom: int
 ) -> tuple[Tensor, list[Tensor]]:
-    bottom = min(top + STRIP, x.shape[2])
     above, below = min(HALO, top), min(HALO, x.shape[2] - bottom)
     first, second = network.convolutions["1_1"], network.convolutions["1_2"]
     seen = F.relu(first(x[:, :, top - above : bottom + below]))

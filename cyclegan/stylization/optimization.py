@@ -5,7 +5,7 @@ cheap, and each doubling adds what only the larger picture can show.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -30,7 +30,7 @@ class Progress:
         step, steps: counted over all scales, from 1.
         height, width: of the present scale.
         losses: the weighted terms of the best picture so far: ``content``, ``style``, ``total variation``.
-        image: that picture, (1, 3, height, width), roughly in [-1, 1].
+        image: that picture, (1, 3, height, width) in [-1, 1], with the colours that it is to have.
     """
 
     step: int
@@ -73,19 +73,25 @@ def optimize(
     scales = options.scales(*content.shape[1:])
     steps = [options.steps_at(scale) for scale in range(len(scales))]
     image, done, stopped = None, 0, False
+
+    def finished(image: Tensor) -> Tensor:
+        if not options.keep_colours:
+            return image.clamp(-1, 1)
+        return with_colours_of(image, resized(original, *image.shape[2:]).clamp(-1, 1))
+
+    def told(progress: Progress) -> bool:
+        return on_step is not None and bool(on_step(replace(progress, image=finished(progress.image))))
+
     for (height, width), count in zip(scales, steps, strict=True):
         here = resized(content[None], height, width).clamp(-1, 1)
-        objective = Objective(network, here, _styles_at(styles, here, options), options)
         image = _started(here, options, fast) if image is None else resized(image, height, width)
         if not stopped:
+            objective = Objective(network, here, _styles_at(styles, here, options), options)
             run = _Run(objective, image, options, count)
-            image, stopped = run.to_the_end(on_step, done, sum(steps))
+            image, stopped = run.to_the_end(told, done, sum(steps))
         done += count
     assert image is not None
-    if options.keep_colours:
-        colours = resized(original, *image.shape[2:]).clamp(-1, 1)
-        return with_colours_of(image, colours)[0]
-    return image[0].clamp(-1, 1)
+    return finished(image)[0]
 
 
 def _styles_at(styles: Sequence[Style], content: Tensor, options: Optimization) -> list[tuple[Tensor, Style]]:
@@ -122,13 +128,12 @@ class _Run:
             bytes_a_step = 2 * image.numel() * image.element_size()
             self.descent = LBFGS(self.image, min(MOST_HISTORY, max(4, HISTORY_BYTES // bytes_a_step)))
 
-    def to_the_end(self, on_step: OnStep | None, done: int, steps: int) -> tuple[Tensor, bool]:
+    def to_the_end(self, on_step: OnStep, done: int, steps: int) -> tuple[Tensor, bool]:
         """The best picture found, and whether ``on_step`` wanted no more."""
         height, width = self.image.shape[2:]
         for step in range(1, self.steps + 1):
             self.one_step()
-            told = Progress(done + step, steps, height, width, self.losses, self.best)
-            if on_step is not None and on_step(told):
+            if on_step(Progress(done + step, steps, height, width, self.losses, self.best)):
                 return self.best, True
         return self.best, False
 

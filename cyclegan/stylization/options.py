@@ -30,7 +30,8 @@ class Optimization:
         steps: at the coarsest scale; each finer one takes half as many as the one before.
         coarse_to_fine: begin small and double the size, rather than work at the full size throughout.
         size: longer side of the picture as it is computed; default its own.
-        style_scale: size of the style picture relative to the content, and so of its strokes.
+        style_scale: size of the style picture, and so of its strokes, relative to the content; never larger
+            than it is.
         keep_colours: take over the style's light and dark only.
         seed: of the noise.
 

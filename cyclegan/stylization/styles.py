@@ -83,7 +83,8 @@ def _style(path: Path, weight: float, mask: Path | None, style_mask: Path | None
 
 
 def _read_mask(path: Path) -> Tensor:
-    mask = (to_tensor(read_image(path, channels=1).pixels)[0] + 1) / 2
+    # What is transparent is not painted on.
+    mask = (to_tensor(read_image(path, channels=1, background=(0, 0, 0)).pixels)[0] + 1) / 2
     if mask.max() < 0.5:
         raise BadInput(f"{path}: is black all over; a mask is white where its style is to be")
     return mask
