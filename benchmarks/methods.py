@@ -103,11 +103,12 @@ def run(words: list[str]) -> tuple[float, float]:
 
 
 class Judge:
-    """Distances to a style, and to photographs."""
+    """Distances to a style, which several pictures have in the mean, and to photographs."""
 
-    def __init__(self, style: Path) -> None:
+    def __init__(self, *styles: Path) -> None:
         self.network = pretrained_vgg19()
-        self.grams = self._grams(self._features(style))
+        found = [self._grams(self._features(style)) for style in styles]
+        self.grams = {layer: torch.stack([grams[layer] for grams in found]).mean(dim=0) for layer in STYLE}
 
     @torch.inference_mode()
     def _features(self, path: Path) -> dict[str, torch.Tensor]:

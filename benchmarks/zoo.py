@@ -1,37 +1,71 @@
-"""Every method of training, on the same pictures for the same time: what it costs and what it gives.
+"""Every method, on the same pictures: what it costs and what it gives.
 
-python benchmarks/zoo.py --minutes 3 --at-once 2 --out zoo/ --json
-python benchmarks/zoo.py --domain photo2prints --minutes 2 --at-once 2 --out judges/ --json
+python benchmarks/zoo.py --minutes 2 --at-once 2 --out zoo/ --json
 
-Each row is `cyclegan train` for so many minutes at 64 pixels by the domain's recipe but for what the row
-names: its own recipe is OUT/recipes/NAME.yaml, to be trained again by hand. Then `cyclegan evaluate` judges
-the generator from A to B on the held-out pictures. Seconds are of a step, MiB the largest resident memory of
-the training. A row that is in OUT already is not trained again.
+The pictures are photographs and cyanotypes, prints in one blue ink, of other photographs (photo2prints' own
+originals and printer). Whatever can be trained is trained for so many minutes, 64 pixels, batches of 4, by
+OUT/recipes/NAME.yaml, which differs from the others in what the row names and can be trained again by hand.
+Generators begin as the identity, and nothing but the discriminator tells them what an ink is, as the row
+without an adversarial loss shows. Stylization has one print as its style. Then the same held-out photographs
+go through each method by one command.
+
+Seconds of a step and MiB are of the training, the largest resident memory; seconds and MiB to translate those
+of the command. Content distance is that of VGG-19's relu4_2 to the photograph, relative; style distance that
+of the Gram matrices of relu1_1 to relu5_1 to their means over the true prints; levels are the mean difference
+from the true prints, which are known, in grey levels of 255. Photographs, their blurs, the straight line from
+colours to colours that fits best, and the true prints stand beside. A row that is in OUT already is not made
+again.
 """
 
 import json as jsonlib
 import os
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
-from typing import Any, Literal
+from typing import Any
 
+import cv2
 import numpy as np
 import torch
 import tyro
 import yaml
-from methods import run
+from methods import Judge, run
 from PIL import Image, ImageDraw, ImageFont
 
-from cyclegan import Translator
-from cyclegan.datasets.prepare import prepare
-from cyclegan.images import read_image, resize
-from cyclegan.recipes import project_files, read_yaml
+from cyclegan.datasets.cards import load_card
+from cyclegan.datasets.making.photographs import TILE, make_from_photographs
+from cyclegan.datasets.making.prints import printed
+from cyclegan.images import read_image, write_image
 
-SIZE = 64
+INK = "cyanotype"
+STYLE = "flower-0096-0256.png"  # of the prints one with all tones, from paper to ink
 LABEL, GAP = 250, 4
+RECIPE: dict[str, Any] = {
+    "batch_size": 4,
+    "size": 64,
+    "augment": {"preset": "crop", "flip": True},
+    "generator": {
+        "name": "resnet",
+        "filters": 24,
+        "blocks": 3,
+        "upsample": "resize",
+        "norm": "none",
+        "residual": True,
+    },
+    "discriminator": {"name": "patchgan", "filters": 32, "layers": 2},
+    "losses": {
+        "lambda_cycle_a": 1,
+        "lambda_cycle_b": 1,
+        "lambda_identity_a": 0,
+        "lambda_identity_b": 0,
+        "lambda_adversarial_ba": 0.1,
+    },
+    "optimizer": {"lr": 5e-4, "lr_discriminator": 2e-4},
+}
+PLAIN = {"name": "resnet", "filters": 24, "blocks": 3, "upsample": "resize"}
+ONE_SIDED = {"losses": {"lambda_cycle_a": None, "lambda_cycle_b": None, "lambda_adversarial_ba": None}}
 TRANSFORMER = {"filters": 16, "depth": 3, "features": 96, "heads": 4, "blocks": 4, "residual": True}
-PRETRAINED = {"pretrain": {"steps": 100, "patch": 8}}
 TERMS = {
     "lambda_content": 0.2,
     "content_layers": ["relu3_1"],
@@ -39,183 +73,216 @@ TERMS = {
     "style_layers": ["relu1_1", "relu2_1", "relu3_1"],
     "lambda_total_variation": 0.1,
 }
+NONE = {"lambda_adversarial_ab": 0, "lambda_adversarial_ba": 0}
 
 
-def judge(name: str, filters: int = 32, **more: Any) -> dict[str, Any]:
-    return {"discriminator": {"name": name, "filters": filters, **more}}
+def judge(name: str, **more: Any) -> dict[str, Any]:
+    return {"discriminator": {"name": name, "filters": 32, **more}}
 
 
-# By domain, what a row changes in its recipe. A network that is named is replaced whole; all else changes key
-# by key. Discriminators that begin with noise learn within minutes what an ink is, so they judge prints.
-METHODS: dict[str, dict[str, dict[str, Any]]] = {
-    "noto2twemoji": {
-        "cyclegan": {},
-        "cut": {"method": "cut"},
-        "fastcut": {"method": "fastcut"},
-        "unet": {"generator": {"name": "unet", "filters": 24, "residual": True}},
-        "vit_unet": {"generator": {"name": "vit_unet", **TRANSFORMER}},
-        "vit_unet, pretrained": {"generator": {"name": "vit_unet", **TRANSFORMER}, **PRETRAINED},
-        "modnet": {"generator": {"name": "modnet", **TRANSFORMER}},
-        "modnet, pretrained": {"generator": {"name": "modnet", **TRANSFORMER}, **PRETRAINED},
-        "modnet, reference": {"generator": {"name": "modnet", "style": "reference", **TRANSFORMER}},
-        "resnet, attention": {"generator": {"attention": 16}},
-        "pixel": judge("pixel"),
-        "batch_statistics": judge("batch_statistics"),
-        "no counterfeits": {"losses": {"lambda_edge_a": 0, "lambda_edge_b": 0}},
-        "content, style, variation": {"losses": TERMS},
-        "likeness from afar": {"losses": {"lambda_consist": 1}},
-        "cosine": {"optimizer": {"schedule": "cosine"}},
-        "warm-up": {"optimizer": {"warmup_steps": 50}},
+# What a row changes in RECIPE. A network that is named is replaced whole, all else changes key by key;
+# None takes a key away.
+TRAINED: dict[str, dict[str, Any]] = {
+    "no adversarial loss": {"losses": NONE},
+    "CycleGAN": {},
+    "CUT": {"method": "cut", **ONE_SIDED},
+    # The identity is where PatchNCE is least, and FastCUT's weight of 10 leaves a generator there.
+    "FastCUT, not residual": {"method": "fastcut", **ONE_SIDED, "generator": PLAIN},
+    "resnet, not residual": {"generator": PLAIN},
+    "resnet, attention": {"generator": {"attention": 16}},
+    "unet": {"generator": {"name": "unet", "filters": 24, "residual": True}},
+    "vit_unet": {"generator": {"name": "vit_unet", **TRANSFORMER}},
+    "vit_unet, pretrained": {
+        "generator": {"name": "vit_unet", **TRANSFORMER},
+        "pretrain": {"steps": 100, "patch": 8},
     },
-    "photo2prints": {
-        "no adversarial loss": {"losses": {"lambda_adversarial_ab": 0, "lambda_adversarial_ba": 0}},
-        "patchgan": {},
-        "patchgan, spectral norm": judge("patchgan", layers=2, spectral_norm=True),
-        "multiscale": judge("multiscale", layers=2, scales=2),
-        "patchgan, r1": {"losses": {"lambda_r1": 1}},
-        "patchgan, zero-centred": {"losses": {"lambda_zero_centred": 1}},
-        "patchgan, wgan-gp": {"losses": {"adversarial": "wgan-gp"}},
-        "patchgan, augmented": {"losses": {"diff_augment": ["translation", "cutout"]}},
-    },
+    "modnet": {"generator": {"name": "modnet", **TRANSFORMER}},
+    "modnet, reference": {"generator": {"name": "modnet", "style": "reference", **TRANSFORMER}},
+    "pixel": judge("pixel", norm="none"),  # a norm takes away the colours that it is to judge
+    "multiscale": judge("multiscale", layers=2, scales=2),
+    "spectral norm": judge("patchgan", layers=2, spectral_norm=True),
+    "discriminator, attention": judge("patchgan", layers=2, attention=16),
+    "batch_statistics": judge("batch_statistics"),
+    "projected": {**judge("projected"), "losses": {"adversarial": "hinge"}},
+    "R1": {"losses": {"lambda_r1": 1}},
+    "zero-centred": {"losses": {"lambda_zero_centred": 1}},
+    "WGAN-GP": {"losses": {"adversarial": "wgan-gp"}},
+    "augmentation": {"losses": {"diff_augment": ["translation", "cutout"]}},
+    "counterfeits": {"losses": {"lambda_edge_b": 1}},
+    "content, style, variation": {"losses": TERMS},
+    "those terms alone": {"losses": {**TERMS, **NONE}},
+    "likeness from afar": {"losses": {"lambda_consist": 1}},
+    "cosine": {"optimizer": {"schedule": "cosine", "decay_from": 0}},
+    "warm-up": {"optimizer": {"warmup_steps": 50}},
 }
-# What all rows of a domain change before.
-COMMON: dict[str, dict[str, Any]] = {
-    "noto2twemoji": {},
-    "photo2prints": {
-        "generator": {
-            "name": "resnet",
-            "filters": 24,
-            "blocks": 3,
-            "upsample": "resize",
-            "norm": "none",
-            "residual": True,
-        },
-        "pretrain": {"steps": 0},
-        # With these nothing but the discriminator tells a generator what an ink is.
-        "losses": {
-            "lambda_identity_a": 0,
-            "lambda_identity_b": 0,
-            "lambda_cycle_b": 1,
-            "lambda_style_code": 0,
-        },
-    },
-}
-FIGURES = ("kid_vgg19", "vgg19_style_distance_to_truth", "vgg19_distance_to_truth", "vgg19_distance_to_input")
+STYLIZED = ("optimize", "fast")
 
 
-def recipe(domain: str, changes: dict[str, Any]) -> dict[str, Any]:
-    """The domain's recipe with ``changes``, judged once at its end."""
-    whole = read_yaml(project_files("experiments")[domain])
-    del whole["steps"], whole["evaluation"]
-    for key, value in (*COMMON[domain].items(), *changes.items()):
+def pictures(out: Path) -> Path:
+    """The domain in ``out``: trainA, trainB, testA and testB, which has the true print of each of testA."""
+    folder = out / "pictures"
+    if not folder.is_dir():
+        half_made = out / "pictures.part"
+        shutil.rmtree(half_made, ignore_errors=True)
+        half_made.mkdir(parents=True)
+        source = load_card("photo2prints").source
+        make_from_photographs(source, half_made, lambda pixels, chance: printed(pixels, chance, INK))
+        half_made.rename(folder)
+    return folder
+
+
+def recipe(changes: dict[str, Any], folder: Path) -> dict[str, Any]:
+    whole = {"domain": "photo2cyanotype", "data": {"root": str(folder.resolve())}, **RECIPE}
+    for key, value in changes.items():
         is_whole = not isinstance(value, dict) or "name" in value
         whole[key] = value if is_whole else {**whole.get(key, {}), **value}
+    whole["losses"] = {key: value for key, value in whole["losses"].items() if value is not None}
     return whole
 
 
-def files(name: str, out: Path) -> tuple[Path, Path, Path]:
-    """A row's recipe, the folder of its run, and its figures."""
+def trained(name: str, out: Path, minutes: float) -> dict[str, Any]:
+    """Train one method: steps, seconds of one, MiB."""
     words = name.replace(", ", "-").replace(" ", "-")
-    return out / "recipes" / f"{words}.yaml", out / "runs" / words, out / "rows" / f"{words}.json"
-
-
-def row(domain: str, name: str, out: Path, minutes: float) -> dict[str, Any]:
-    """Train and judge one method."""
-    file, folder, kept = files(name, out)
-    if kept.is_file():
-        return jsonlib.loads(kept.read_text())
-    for parent in (file.parent, kept.parent):
-        parent.mkdir(parents=True, exist_ok=True)
-    asked_for = recipe(domain, METHODS[domain][name])
+    file, folder = out / "recipes" / f"{words}.yaml", out / "runs" / words
+    file.parent.mkdir(parents=True, exist_ok=True)
+    asked_for = recipe(TRAINED[name], out / "pictures")
     file.write_text(yaml.safe_dump(asked_for, sort_keys=False))
     asked = ["--minutes", str(minutes), "--run-dir", str(folder), "--tracker", "none"]
     _, mib = run(["train", str(file), *asked])
     steps = [jsonlib.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    generator = folder / "generators/G_AB"
-    run(["evaluate", str(generator)])  # more closely than at the end of a training
-    metrics = jsonlib.loads((generator / "metrics.json").read_text())["metrics"]
-    found = {
+    seconds = median(RECIPE["batch_size"] / each["images_per_s"] for each in steps)
+    return {
         "steps": steps[-1]["step"],
-        "seconds": round(median(asked_for["batch_size"] / each["images_per_s"] for each in steps), 3),
+        "seconds": round(seconds, 3),
         "mib": round(mib),
-        **{figure: round(metrics[figure]["value"], 4) for figure in FIGURES},
-        "inputs": {figure: round(metrics[figure]["inputs"], 4) for figure in FIGURES},
+        "words": ["translate", str(folder / "generators/G_AB")],
     }
+
+
+def row(name: str, out: Path, minutes: float) -> dict[str, Any]:
+    """One method's cost, its pictures in OUT/made/NAME."""
+    kept, made = out / "rows" / f"{name}.json", out / "made" / name
+    if kept.is_file():
+        return jsonlib.loads(kept.read_text())
+    found = trained(name, out, minutes) if name in TRAINED else {"words": ["stylize"]}
+    words = [*found.pop("words"), str(out / "held_out")]
+    words += [str(made)] if name in TRAINED else [str(out / "style.png"), str(made), "--method", name]
+    seconds, mib = run(words)
+    found |= {"to_translate": round(seconds, 1), "mib_to_translate": round(mib)}
+    kept.parent.mkdir(exist_ok=True)
     kept.write_text(jsonlib.dumps(found))
     return found
 
 
-def sheet(domain: str, out: Path, names: list[str], path: Path, pictures: int) -> None:
-    """Held-out pictures, one line each method, with A above and B below."""
-    folder = prepare(domain)
-    held_out = sorted((folder / "testA").iterdir())
-    chosen = [held_out[i] for i in np.linspace(0, len(held_out) - 1, pictures + 2).astype(int)[1:-1]]
-    originals = [read_image(file).pixels for file in chosen]
-    truths = [folder / "testB" / file.name for file in chosen]
-    lines = {"A, held out": originals}
-    for name in names:
-        generator = files(name, out)[1] / "generators/G_AB"
-        translator = Translator.from_pretrained(generator, precision="fp32")
-        lines[name] = [translator(picture) for picture in originals]
-    lines["B, the truth"] = [read_image(file).pixels for file in truths]
-    step = SIZE + GAP
-    drawn = Image.new("RGB", (LABEL + pictures * step + GAP, len(lines) * step + GAP), "white")
+def straight_line(photographs: list[np.ndarray], prints: list[np.ndarray]) -> list[np.ndarray]:
+    """Photographs by the affine map of colours that brings them nearest to the true prints."""
+    colours = [np.c_[p.reshape(-1, 3), np.full(p[..., 0].size, 255)].astype(float) for p in photographs]
+    wanted = np.concatenate([p.reshape(-1, 3) for p in prints]).astype(float)
+    line = np.linalg.lstsq(np.concatenate(colours), wanted, rcond=None)[0]
+    shape = photographs[0].shape
+    return [np.rint((each @ line).clip(0, 255)).astype(np.uint8).reshape(shape) for each in colours]
+
+
+def measured(made: Path, folder: Path, eye: Judge) -> dict[str, float]:
+    """Means over the pictures in ``made`` of the three distances."""
+    content, style, levels = [], [], []
+    for path in sorted(made.glob("*.png")):
+        pair = eye.distances(path, folder / "testA" / path.name)
+        content.append(pair[0])
+        style.append(pair[1])
+        truth = read_image(folder / "testB" / path.name).pixels.astype(float)
+        levels.append(np.abs(read_image(path).pixels - truth).mean())
+    return {
+        "content": round(float(np.mean(content)), 3),
+        "style": round(float(np.mean(style)), 3),
+        "levels": round(float(np.mean(levels)), 1),
+    }
+
+
+def beside(out: Path, folder: Path, names: list[str]) -> tuple[str, ...]:
+    """What the methods are compared with, in OUT/made."""
+    photographs, prints = (
+        [read_image(folder / side / name).pixels for name in names] for side in ("testA", "testB")
+    )
+    found = {
+        "photographs": photographs,
+        "their blurs": [cv2.GaussianBlur(pixels, (0, 0), 2) for pixels in photographs],
+        "the best straight line": straight_line(photographs, prints),
+        "the true prints": prints,
+    }
+    for title, made in found.items():
+        for name, pixels in zip(names, made, strict=True):
+            write_image(out / "made" / title / name, pixels)
+    return tuple(found)
+
+
+def sheet(out: Path, rows: list[str], names: list[str]) -> None:
+    """OUT/zoo.jpg: a line for each method, a column for each photograph."""
+    step = TILE // 2 + GAP
+    drawn = Image.new("RGB", (LABEL + len(names) * step + GAP, len(rows) * step + GAP), "white")
     pen, font = ImageDraw.Draw(drawn), ImageFont.load_default(14)
-    for number, (name, line) in enumerate(lines.items()):
-        pen.text((GAP, number * step + SIZE // 2 - 6), name, "black", font)
-        for column, pixels in enumerate(line):
-            place = (LABEL + column * step, GAP + number * step)
-            drawn.paste(Image.fromarray(resize(pixels, SIZE, SIZE)), place)
-    drawn.save(path, quality=85, optimize=True)
+    for number, title in enumerate(rows):
+        pen.text((GAP, number * step + TILE // 4 - 6), title, "black", font)
+        for column, name in enumerate(names):
+            with Image.open(out / "made" / title / name) as made:
+                small = made.convert("RGB").resize((TILE // 2, TILE // 2), Image.Resampling.BOX)
+            drawn.paste(small, (LABEL + column * step, GAP + number * step))
+    drawn.save(out / "zoo.jpg", quality=85, optimize=True)
 
 
 def table(rows: dict[str, dict[str, Any]]) -> None:
-    heads = ("steps", "seconds", "MiB", "KID", "style", "to truth", "to input")
-    columns = dict(zip(("steps", "seconds", "mib", *FIGURES), heads, strict=True))
-    inputs = next(iter(rows.values()))["inputs"]
-    print(f"{'':<28}" + "".join(f"{head:>10}" for head in columns.values()))
-    for name, found in {"the inputs": inputs, **rows}.items():
-        print(f"{name:<28}" + "".join(f"{found.get(key, ''):>10}" for key in columns))
+    heads = {"steps": "steps", "seconds": "s a step", "mib": "MiB", "to_translate": "s to tr."}
+    heads |= {"mib_to_translate": "MiB to tr.", "content": "content", "style": "style", "levels": "levels"}
+    print(f"{'':<26}" + "".join(f"{head:>11}" for head in heads.values()))
+    for name, found in rows.items():
+        print(f"{name:<26}" + "".join(f"{found.get(key, ''):>11}" for key in heads))
 
 
 def main(
     out: Path,
-    domain: Literal["noto2twemoji", "photo2prints"] = "noto2twemoji",
-    minutes: float = 3.0,
+    minutes: float = 2.0,
     at_once: int = 1,
     only: tuple[str, ...] = (),
-    pictures: int = 10,
+    held_out: int = 8,
     json: bool = False,
 ) -> None:
-    """Train every method for ``minutes``, judge all, and write OUT/zoo.jpg.
+    """Make every method's pictures, measure all, and write OUT/zoo.jpg.
 
     Args:
-        out: folder for recipes, runs and the picture
-        domain: whose methods; generators, losses and schedules on the first, discriminators on the second
+        out: folder for the pictures, recipes, runs and the sheet
         minutes: of each training
-        at_once: trainings side by side, which share the threads
-        only: names of methods; default is all of them
-        pictures: held-out ones in OUT/zoo.jpg
+        at_once: rows side by side, which share the threads
+        only: names of rows; default is all of them
+        held_out: photographs that are translated, evenly spread
         json: end with one line of JSON
     """
-    methods = METHODS[domain]
+    methods = (*STYLIZED, *TRAINED)
     unknown = sorted(set(only) - set(methods))
     if unknown:
         raise SystemExit(f"--only: unknown {', '.join(unknown)}; known: {'; '.join(methods)}")
-    prepare(domain)
-    names = [name for name in methods if not only or name in only]
+    folder = pictures(out)
+    whole = sorted(path.name for path in (folder / "testA").iterdir())
+    names = [whole[i] for i in np.linspace(0, len(whole) - 1, held_out).astype(int)]
+    for name in names:
+        write_image(out / "held_out" / name, read_image(folder / "testA" / name).pixels)
+    shutil.copy(folder / "trainB" / STYLE, out / "style.png")
+    titles = beside(out, folder, names)
     threads = max(1, torch.get_num_threads() // at_once)
     os.environ["OMP_NUM_THREADS"] = str(threads)  # of each command
+    chosen = [name for name in methods if not only or name in only]
     with ThreadPoolExecutor(at_once) as pool:
-        rows = dict(zip(names, pool.map(lambda name: row(domain, name, out, minutes), names), strict=True))
+        found = dict(zip(chosen, pool.map(lambda name: row(name, out, minutes), chosen), strict=True))
+    eye = Judge(*sorted((out / "made" / "the true prints").iterdir()))
+    order = [*titles[:-1], *STYLIZED, *TRAINED, titles[-1]]
+    rows = {
+        name: {**found.get(name, {}), **measured(out / "made" / name, folder, eye)}
+        for name in order
+        if name in titles or name in found
+    }
     table(rows)
-    sheet(domain, out, names, out / "zoo.jpg", pictures)
+    sheet(out, list(rows), names)
     if json:
-        print(
-            jsonlib.dumps(
-                {"domain": domain, "minutes": minutes, "at_once": at_once, "threads": threads, "rows": rows}
-            )
-        )
+        print(jsonlib.dumps({"minutes": minutes, "at_once": at_once, "threads": threads, "rows": rows}))
 
 
 if __name__ == "__main__":
