@@ -159,6 +159,8 @@ def test_a_style_is_as_large_as_training_sees_it(here):
     large[:, 38 : 38 + 1024] = 255
     Image.fromarray(large).save(here / "style.png")
     assert seen(preset="crop").shape == (1, 3, 100, 1024) and float(seen(preset="crop").min()) == 1
+    (one,) = style_pictures(TrainSettings(size=32, augment={"preset": "crop"}), "B", [here / "style.png"])
+    assert one.shape == (1, 3, 100, 256)  # there are many of a domain, and each is a part of it
 
 
 def test_a_run_learns_the_style_once_and_keeps_it(tiny, here, monkeypatch):

@@ -17,7 +17,7 @@ from cyclegan.errors import BadInput
 from cyclegan.images import from_tensor, read_image, resize, to_tensor
 from cyclegan.networks.vgg19 import VGG19, pretrained_vgg19
 from cyclegan.stylization import Optimization, Style, fast_network, optimize
-from cyclegan.stylization.colour import luminance, with_colours_of
+from cyclegan.stylization.colour import luminance, match_luminance, with_colours_of
 from cyclegan.stylization.descent import LBFGS
 from cyclegan.stylization.fast import StylePredictor, model_file
 from cyclegan.stylization.look import look
@@ -274,6 +274,21 @@ def test_colours_are_kept_and_light_is_taken_over(vgg, cat, cells):
     free = (made.abs() < 0.99).all(dim=0)
     torch.testing.assert_close(made_difference[:, free], difference[:, free], atol=1e-4, rtol=0)
     assert free.float().mean() > 0.5
+
+
+def test_light_is_that_of_what_masks_let_count(cat, cells):
+    """A style's hidden part does not darken the rest, and a style for one half has that half's light."""
+    left, image, content = torch.zeros(1, 1, 64, 64), cells.image[None], cat[None]
+    left[..., :32] = 1
+    spoiled = image.clone()
+    spoiled[..., 32:] = 1
+    matched = [match_luminance(each, content, left, left)[..., :32] for each in (image, spoiled)]
+    torch.testing.assert_close(*matched)
+    light, wanted = luminance(matched[0]), luminance(content[..., :32])
+    assert float(light.mean()) == pytest.approx(float(wanted.mean()), abs=1e-4)
+    assert float(light.std()) == pytest.approx(float(wanted.std()), rel=1e-3)
+    plain = luminance(match_luminance(image, content))
+    assert float(plain.mean()) == pytest.approx(float(luminance(content).mean()), abs=1e-4)
 
 
 def test_luminance_survives_where_colours_have_no_room():
@@ -595,19 +610,6 @@ def test_a_style_is_scaled_and_never_enlarged(cells):
         assert at_scale(cells, pixels).shape == (1, 3, side, side)
 
 
-def test_with_a_size_no_tiff_is_too_large(pictures, made, monkeypatch):
-    import tifffile
-
-    monkeypatch.setattr("cyclegan.translation.pipeline.SLIDE_PIXELS", 100)
-    tifffile.imwrite(pictures / "a.tif", photo("chelsea", 40, 56))
-    for method in (FAST, SHORT):
-        where = [str(pictures / name) for name in ("a.tif", "style.png", "out.png")]
-        assert stylize([*where, *method, "--size", "32", "--overwrite"]) == 0
-    with pytest.raises(SystemExit) as ended:
-        raise SystemExit(stylize([*where[:2], str(pictures / "whole.png"), *SHORT]))
-    assert ended.value.code != 0 and not (pictures / "whole.png").exists()
-
-
 def test_a_preview_has_the_colours_that_are_kept(vgg, cat, cells):
     shown = []
     options = Optimization(steps=2, keep_colours=True, coarse_to_fine=False)
@@ -634,6 +636,7 @@ MISTAKES = {
     "in STYLE out --preview p.png": "--preview: shows one picture, and in has 3",
     "in/a.png STYLE out --preview p.gif": "--preview: p.gif is not named",
     "in/a.png STYLE out --preview in/a.png": "--preview: in/a.png is one of the pictures given",
+    "in/a.png STYLE out.png --preview out.png": "or the result; name another file",
     "in/a.png STYLE out --preview ./style.png": "--preview: style.png is one of the pictures given",
     "in/a.png STYLE out --method fast --size 32 --tiling naive": "--tile, --tiling: with --masks or --size",
     "in/a.png STYLE out --method fast --masks STYLE --tile 64": "--tile, --tiling: with --masks or --size",

@@ -376,7 +376,7 @@ def test_a_slide_goes_by_regions(generator, astronaut, tmp_path, monkeypatch):
     again = list(translator.folder(tmp_path / "in", tmp_path / "out"))
     assert all(item.kept for item in again)
     (failed,) = translator.folder(tmp_path / "in" / "slide.tif", tmp_path / "png", format="png")
-    assert "slide.tif: is larger than memory should hold; give it with --size, or write it" in failed.error
+    assert "slide.tif: is larger than memory should hold; make it smaller before, or write it" in failed.error
 
 
 @pytest.mark.parametrize(

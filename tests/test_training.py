@@ -241,8 +241,10 @@ def test_pretraining_that_would_be_the_whole_run_is_refused(tiny, here, length):
 
 
 def test_a_clock_that_ends_within_pretraining_is_told_of(tiny, capsys):
-    train(tiny(pretrain={"steps": 10**6, "patch": 8}, steps=None, minutes=0.01))
+    settings = {"steps": None, "minutes": 0.01, "evaluation": {"every": 1}}
+    run = train(tiny(pretrain={"steps": 10**6, "patch": 8}, **settings)).run
     assert "complete masked pictures, and translate nothing" in capsys.readouterr().err
+    assert not run.best.exists() and not (run.folder / "evaluations.jsonl").exists()
 
 
 @pytest.mark.parametrize(

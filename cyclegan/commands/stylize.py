@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -173,9 +174,11 @@ def _stylize(content: Path, target: Path, asked: _Asked, options: FolderOptions,
         if given and len(planned) > 1:
             raise BadInput(f"{option}: {does} one picture, and {content} has {len(planned)}")
     if asked.preview is not None:
-        given = {*(source for source, _ in planned), *asked.pictures, *asked.masks, *asked.style_masks}
+        given = {*asked.pictures, *asked.masks, *asked.style_masks, *chain.from_iterable(planned)}
         if asked.preview.resolve() in {path.resolve() for path in given}:
-            raise BadInput(f"--preview: {asked.preview} is one of the pictures given; name another file")
+            raise BadInput(
+                f"--preview: {asked.preview} is one of the pictures given, or the result; name another file"
+            )
     styles = read_styles(asked.pictures, asked.weights, asked.masks, asked.style_masks)
     translator = _translator(asked, styles, share.device(), len(planned))
     return carry_out(FolderTranslation(translator, planned, options, share), target, as_json, "stylize")
@@ -204,14 +207,7 @@ def _translator(
             "keep_colours": options.keep_colours,
         }
     record = facts(method, styles, choices)
-    return Translator(
-        backend,
-        backend.config,
-        label=label,
-        tiling=asked.tiling,
-        facts=record,
-        resizes=options.size is not None,
-    )
+    return Translator(backend, backend.config, label=label, tiling=asked.tiling, facts=record)
 
 
 class _Reporter:

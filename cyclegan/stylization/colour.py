@@ -34,8 +34,22 @@ def with_colours_of(result: Tensor, content: Tensor) -> Tensor:
     return light + room * difference
 
 
-def match_luminance(style: Tensor, content: Tensor) -> Tensor:
-    """A grey style picture with the mean and the spread of the content's luminance (§5.2, eq. 4)."""
-    own, wanted = luminance(style), luminance(content)
-    spread = wanted.std() / own.std().clamp(min=1e-4)
-    return ((own - own.mean()) * spread + wanted.mean()).expand(-1, 3, -1, -1).contiguous()
+def match_luminance(
+    style: Tensor, content: Tensor, part: Tensor | None = None, where: Tensor | None = None
+) -> Tensor:
+    """A grey style picture with the mean and the spread of the content's luminance (§5.2, eq. 4).
+
+    Args:
+        part, where: masks (1, 1, H, W) in [0, 1] of what counts of the style and of the content.
+    """
+    own = luminance(style)
+    (mean, spread), (wanted, wanted_spread) = _moments(own, part), _moments(luminance(content), where)
+    return ((own - mean) * (wanted_spread / spread) + wanted).expand(-1, 3, -1, -1).contiguous()
+
+
+def _moments(light: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of where the mask is white."""
+    weight = torch.ones_like(light) if mask is None else mask
+    share = weight / weight.sum().clamp(min=1e-6)
+    mean = (share * light).sum()
+    return mean, (share * (light - mean).square()).sum().sqrt().clamp(min=1e-4)

@@ -14,6 +14,7 @@ from cyclegan import chance
 from cyclegan.networks.vgg19 import VGG19
 from cyclegan.stylization.colour import grey, match_luminance, with_colours_of
 from cyclegan.stylization.descent import LBFGS, Adam, Descent
+from cyclegan.stylization.look import guide_for
 from cyclegan.stylization.objective import Objective
 from cyclegan.stylization.options import Optimization
 from cyclegan.stylization.styles import Style, at_scale, resized
@@ -99,7 +100,10 @@ def _styles_at(styles: Sequence[Style], content: Tensor, options: Optimization) 
     found = []
     for style in styles:
         image = at_scale(style, pixels).to(content)
-        found.append((match_luminance(image, content) if options.keep_colours else image, style))
+        if options.keep_colours:
+            masks = guide_for(style.part, image), guide_for(style.where, content)
+            image = match_luminance(image, content, *masks)
+        found.append((image, style))
     return found
 
 

@@ -134,7 +134,7 @@ class Judging:
     def judge(
         self, averaged: Networks, progress: Progress, save: Callable[[str, float], bool]
     ) -> tuple[bool, list[dict[str, Any]]]:
-        """Judge the generators, unless this step has been, and keep them if they are the best so far.
+        """Judge the generators, unless this step has been, or is pre-training, and keep the best so far.
 
         Args:
             save: given the metric and its mean, writes a checkpoint and says whether it did; called for a
@@ -144,7 +144,8 @@ class Judging:
         Returns:
             Whether they are the best, and the lines that were written, one for each direction.
         """
-        if not self.active or any(line["step"] == progress.step for line in self.lines):
+        completes = progress.step <= self.settings.pretrain.steps
+        if not self.active or completes or any(line["step"] == progress.step for line in self.lines):
             return False, []
         try:
             new = [

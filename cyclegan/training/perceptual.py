@@ -21,7 +21,7 @@ from cyclegan.images import read_image, to_tensor
 from cyclegan.losses import consistency_loss, content_loss, gram, style_loss, total_variation
 
 STYLE_IMAGES = 256  # of a domain's training images; more hardly move their mean
-LARGEST = 1024  # pixels a side
+LARGEST = 1024  # pixels a side of a picture that is named
 Grams = dict[str, Tensor]  # by layer, (1, C, C)
 
 
@@ -118,8 +118,8 @@ def _style(found: Grams, targets: Grams) -> Tensor:
 def style_pictures(settings: TrainSettings, side: str, train: Sequence[Path]) -> Iterator[Tensor]:
     """What the style of a domain is learned from: the picture that is named, else its training images.
 
-    They are as large as training sees them before it crops, so that strokes are as broad; of what is larger
-    than ``LARGEST`` the middle.
+    They are as large as training sees them before it crops, so that strokes are as broad. Of a large picture
+    that is named the middle is taken, and of each training image at most twice the training size.
 
     Args:
         train: the files of the training images; evenly spread ones are taken.
@@ -129,12 +129,13 @@ def style_pictures(settings: TrainSettings, side: str, train: Sequence[Path]) ->
     """
     named = settings.losses.style_pictures.get(side)
     as_trained = fit(settings)
+    largest = max(2 * settings.size, 256) if named is None else LARGEST
     for path in spread(train, STYLE_IMAGES) if named is None else [named]:
         pixels = read_image(path, settings.data.channels, settings.data.background).pixels
         try:
             pixels = as_trained(pixels)
         except ValueError as error:
             raise BadInput(f"{path}: {error}") from error
-        top, left = (max(0, side - LARGEST) // 2 for side in pixels.shape[:2])
-        middle = pixels[top : top + LARGEST, left : left + LARGEST]
+        top, left = (max(0, length - largest) // 2 for length in pixels.shape[:2])
+        middle = pixels[top : top + largest, left : left + largest]
         yield to_tensor(np.ascontiguousarray(middle))[None]

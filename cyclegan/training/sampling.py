@@ -24,9 +24,14 @@ class Samples:
     def __init__(self, domain: Domain, settings: TrainSettings, device: torch.device) -> None:
         self.paired = domain.is_paired
         self.diversity: dict[str, float] = {}  # of the latest grid, by direction
-        self.paths = {"A": domain.test_a or domain.train_a, "B": domain.test_b or domain.train_b}
-        self.settings, self.device = settings, device
-        self.real_a, self.real_b = (self._load(side, settings.samples.count) for side in "AB")
+        paths = {"A": domain.test_a or domain.train_a, "B": domain.test_b or domain.train_b}
+        shown = settings.samples.count
+        self.real_a, self.real_b = (_load(paths[side], shown, settings).to(device) for side in "AB")
+        self.styles = {
+            side: _load(paths[side], STYLE_PICTURES, settings).to(device)
+            for side in paths
+            if settings.generator.style == "reference"
+        }
         # By direction the images, what the latest grid's generators made of them, and real targets.
         self.translated: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
 
@@ -73,10 +78,7 @@ class Samples:
         """Generators that take references are saved with the mean style of some images of their target."""
         for name, network in networks.items():
             if takes_reference(network):
-                network.use_style_of(self._load(name[-1], STYLE_PICTURES))
-
-    def _load(self, side: str, count: int) -> Tensor:
-        return _load(self.paths[side], count, self.settings).to(self.device)
+                network.use_style_of(self.styles[name[-1]])
 
 
 def _rendered(network: nn.Module, images: Tensor, references: Tensor) -> Tensor:

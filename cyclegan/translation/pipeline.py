@@ -182,8 +182,7 @@ class _Flow:
                 known.append((job, shape))
             elif job.wanted:
                 yield job, self._failed(job, shape, _state(job.source))
-        slides = self.options.size is None and not self.translator.resizes
-        for batch in _batches(known, self.options.size, batch_size, slides):
+        for batch in _batches(known, self.options.size, batch_size):
             coming = sum(batch.pixels)
             while self.reading and (self.pixels + coming > IN_FLIGHT_PIXELS or self._reading() > self.ahead):
                 yield from self._compute()
@@ -314,17 +313,15 @@ class _Flow:
 
 
 def _batches(
-    known: Sequence[tuple[Job, tuple[int, int]]], side: int | None, batch_size: int, slides: bool
+    known: Sequence[tuple[Job, tuple[int, int]]], side: int | None, batch_size: int
 ) -> Iterator[_Batch]:
     """Images of one shape, as the network sees them, together; batches with nothing wanted are left out.
-
-    ``slides``: TIFFs that are too large for memory are never in it as a whole.
 
     What comes together depends on the files alone, not on what is done already (``Share.windows``).
     """
     by_shape: dict[tuple[int, int], list[tuple[Job, int]]] = {}
     for job, (height, width) in known:
-        if slides and _is_slide(job, (height, width)):
+        if side is None and _is_slide(job, (height, width)):
             if job.wanted:
                 yield _Batch([job], [min(height * width, IN_FLIGHT_PIXELS)], is_slide=True)
             continue

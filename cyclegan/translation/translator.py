@@ -71,7 +71,6 @@ class Translator:
         label: what each file says of its origin; default what a generator's ``config`` tells.
         tiling: how large images are cut.
         facts: what else decides on a file's bytes, such as a picture whose style is taken over.
-        resizes: the network makes each picture smaller by itself, so that none is too large for it.
     """
 
     def __init__(
@@ -82,7 +81,6 @@ class Translator:
         label: Label | None = None,
         tiling: Tiling = DEFAULT_TILING,
         facts: Mapping[str, Any] | None = None,
-        resizes: bool = False,
     ) -> None:
         is_module = isinstance(network, nn.Module)
         self.backend = TorchBackend(network, config, device, "fp32") if is_module else network
@@ -91,7 +89,6 @@ class Translator:
         self.label = label or Label.of(config, self.backend.weights_sha256)
         self.saved_in: Path | None = None
         self.facts = dict(facts or {})
-        self.resizes = resizes
         self.tiling = tiling
         self.tiler = _tiler(self.backend, tiling, self._in_torch)
 
@@ -301,13 +298,13 @@ class Translator:
         """
         if target.suffix.lower() not in TIFF_SUFFIXES or not self.has_tiles or options.signer is not None:
             raise BadImage(
-                f"{source}: is larger than memory should hold; give it with --size, or write it as TIFF, "
-                "with torch, unsigned"
+                f"{source}: is larger than memory should hold; make it smaller before, or write it as TIFF, "
+                "translated by torch and unsigned"
             )
         if self.tiler.whole_only:
             raise BadImage(
                 f"{source}: is larger than memory should hold, and this generator attends to the whole image "
-                "at once; give it with --size, or take --tiling naive, with seams"
+                "at once; make it smaller before, or take --tiling naive, with seams"
             )
         opened = TiffSource(source, self.config.channels)
         try:
