@@ -126,6 +126,9 @@ def test_words_that_are_no_known_licence_are_not_passed_over(folder, terms):
     said = f"its XMP xmpRights:UsageTerms says {terms!r}, which is no licence that is known"
     assert refused(folder) == f"{path}: {said}"
     assert audit_folder(folder).unknown() == [path]
+    with_exiv2(path, xmp={"Xmp.xmpRights.UsageTerms": {'lang="x-default"': "CC0 1.0"}})
+    with_exiv2(path, exif={"Exif.Image.Copyright": f"© J. Doe, {terms}"})
+    assert refused(folder).startswith(f"{path}: its EXIF Copyright says '© J. Doe, {terms}'")
     with pytest.raises(BadInput, match="which is no licence that is known"):
         cleared(Domain("x", [path], [], [], [], load_card("noto2twemoji")), ALLOWED, {})
 

@@ -476,7 +476,9 @@ def test_processes_of_a_machine_share_decoded_images(tiny, here, monkeypatch):
     """The second opens what the first has made, and decodes no training image."""
     settings = tiny()
     domain = open_domain(settings)
-    first, alone = open_stores(domain, settings, shared=True), open_stores(domain, settings)
+    alone = open_stores(domain, settings)
+    assert all(isinstance(store.images, list) for store in alone)
+    first = open_stores(domain, settings, shared=True)
     read = unpaired.read_image
     decoded = []
     monkeypatch.setattr(unpaired, "read_image", lambda path, *more: decoded.append(path) or read(path, *more))
@@ -485,6 +487,14 @@ def test_processes_of_a_machine_share_decoded_images(tiny, here, monkeypatch):
     for ours, theirs, kept in zip(first, second, alone, strict=True):
         assert theirs.images.path == ours.images.path
         assert all(np.array_equal(theirs[i], kept[i]) for i in range(len(kept)))
+
+
+def test_where_nothing_can_be_written_each_process_keeps_its_own(tiny, here):
+    settings = tiny()
+    (here / "datasets").mkdir(exist_ok=True)
+    (here / "datasets" / ".decoded").write_text("a file in the folder's place")
+    stores = open_stores(open_domain(settings), settings, shared=True)
+    assert all(isinstance(store.images, list) for store in stores)
 
 
 def test_what_was_left_out_of_decoded_images_on_disk_is_asked_for_again(tiny, small_domain, here):

@@ -70,3 +70,15 @@ def test_r1_of_a_known_gradient():
     w = torch.tensor([3.0, 0, 4.0]).view(1, 3, 1, 1)
     penalty = r1_penalty(lambda x: (w * x).sum(dim=1, keepdim=True), torch.randn(2, 3, 4, 5))
     assert float(penalty) == pytest.approx(25 / 20)
+
+
+@pytest.mark.parametrize("side", [8, 256])
+def test_penalties_survive_half_precision(side):
+    """Of 65,536 scores neither a sum nor a gradient of their mean fits into fp16."""
+
+    def judge(x):
+        return (x.half() * 0.5).sum(dim=1, keepdim=True)
+
+    image = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0))
+    penalty = r1_penalty(judge, image) * side**2  # |gradient|^2 is 3 * 0.25 / side^2
+    assert float(penalty) == pytest.approx(0.75, rel=0.01)

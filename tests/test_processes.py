@@ -10,6 +10,8 @@ import pytest
 import torch
 from wandb_file import offline_files, read_wandb
 
+from cyclegan.networks import build
+from cyclegan.networks.shared_norm import SharedBatchNorm2d, share_batch_norm
 from cyclegan.recipes import to_yaml
 from cyclegan.training.checkpoint import checkpoints
 
@@ -145,3 +147,12 @@ def test_a_batch_that_does_not_divide_is_refused(tiny, here):
     done = torchrun(2, "-m", "cyclegan", "train", "mine.yaml", cwd=here, check=False)
     assert "batch_size: 3 does not divide among 2 process(es)" in done.stderr
     assert "take a multiple of 2" in done.stderr
+
+
+def test_batch_norms_that_penalties_derive_twice_are_ours():
+    """torch's SyncBatchNorm has no derivative of its gradient; that of a GPU is not needed to see which it is."""
+    for twice, expected in ((False, torch.nn.SyncBatchNorm), (True, SharedBatchNorm2d)):
+        network = build("discriminator", "patchgan", {"filters": 4, "layers": 2, "norm": "batch"})
+        layers = torch.nn.Sequential(network)
+        share_batch_norm(layers, torch.device("cuda"), derived_twice=twice)
+        assert any(type(layer) is expected for layer in layers.modules())

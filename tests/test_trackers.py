@@ -29,7 +29,7 @@ from cyclegan.images import read_image
 from cyclegan.recipes import to_yaml
 from cyclegan.reporting.held_out import COLUMNS, Comparison, held_out_rows, means
 from cyclegan.reporting.wandb_run import goal_of, wandb_mode
-from cyclegan.training import loop, watch
+from cyclegan.training import command, loop, watch
 from cyclegan.training.command import settings_from
 from cyclegan.training.outcome import TrainingFailed
 from cyclegan.training.sampling import diversity
@@ -590,3 +590,8 @@ def test_options_spell_true_as_recipes_do(given):
     assert settings.generator.residual is True and settings.discriminator.spectral_norm is False
     settings, _ = settings_from(["horse2zebra", "--generator.residual", "coarse"])
     assert settings.generator.residual == "coarse"
+
+
+def test_what_is_meant_on_resuming_stays_as_it_is_said():
+    meant = ["horse2zebra", "--resume", "latest", "--resume-with", "augment.flip=false", "data.skip_bad=true"]
+    assert command._as_recipes_say(meant) == meant

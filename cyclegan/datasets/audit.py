@@ -13,7 +13,15 @@ from typing import Any
 
 from cyclegan.datasets.cards import SPLITS, Card, MadeSource
 from cyclegan.datasets.domain import Clearance, Domain
-from cyclegan.datasets.licences import allowed_list, is_allowed, joined, licence_in, licence_of, reserves_all
+from cyclegan.datasets.licences import (
+    allowed_list,
+    is_allowed,
+    joined,
+    licence_in,
+    licence_of,
+    names_terms,
+    reserves_all,
+)
 from cyclegan.errors import BadInput
 from cyclegan.images import BadImage, list_images, read_image
 from cyclegan.metadata.rights import Rights, Statement, rights_of
@@ -54,14 +62,18 @@ class File:
 
     @property
     def unclear(self) -> Statement | None:
-        """A field for licences that holds none that is known, so that nobody knows what it allows.
+        """Terms, in a field for licences or a notice, that are no licence that is known.
 
-        The address of a page on the rights may stand beside a licence that is named.
+        Nobody knows then what is allowed. The address of a page on the rights may stand beside a licence that
+        is named.
         """
         fields = [said for said in self.rights.statements if said.kind == "licence"]
         named = any(licence_of(said.text) for said in fields)
         for said in fields:
             if licence_of(said.text) is None and not (named and said.where.endswith("WebStatement")):
+                return said
+        for said in self.rights.statements:
+            if said.kind == "notice" and names_terms(said.text) and licence_in(said.text) is None:
                 return said
         return None
 

@@ -35,6 +35,12 @@ _PARTS = {
 _RESERVED = re.compile(
     r"\ball rights (?:are )?reserved\b|\balle rechte vorbehalten\b|\btous droits réservés\b", re.IGNORECASE
 )
+# What a notice says of a licence, or of what must not be done, though it names none that is known.
+_TERMS = re.compile(
+    r"\bcreative commons\b|\bCC[ -]?BY\b|\bnon-?\s?commercial\b|\bno[- ]?deriv|\beditorial\b"
+    r"|\blicen[cs]ed (?:under|for|to)\b|\bpersonal use\b|\bnot for\b",
+    re.IGNORECASE,
+)
 # An identifier alone among other words: "image: CC-BY-4.0, by me"
 _IDENTIFIER = re.compile(r"(?<![\w.-])(?:[A-Za-z][\w.+]*-)+\d+(?:\.\d+)*(?:-[A-Za-z-]+)?(?![\w-])")
 
@@ -83,6 +89,11 @@ def _names_in(text: str) -> Iterator[str | None]:
             yield name
     for word in _IDENTIFIER.findall(bare):
         yield expression(word)
+
+
+def names_terms(text: str) -> bool:
+    """Whether a notice speaks of a licence, or of what may be done, beyond whose a picture is."""
+    return bool(_TERMS.search(text))
 
 
 def reserves_all(text: str) -> bool:

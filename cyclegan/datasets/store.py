@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -151,7 +152,8 @@ class _Spill:
     def __init__(self, cache: Path, key: str) -> None:
         cache.mkdir(parents=True, exist_ok=True)
         self.cache, self.key = cache, key
-        self.partial = cache / f"{key}.{os.getpid()}.part"
+        self.mine = f"{key}.{socket.gethostname()}.{os.getpid()}"  # machines may share the folder
+        self.partial = cache / f"{self.mine}.part"
         self.file = self.partial.open("wb")
         self.index: list[tuple[int, tuple[int, ...], str]] = []
 
@@ -163,7 +165,7 @@ class _Spill:
         self.file.close()
         self.partial.replace(self.cache / f"{self.key}.bin")
         entry = {"paths": [str(path) for path in paths], "index": self.index}
-        index = self.cache / f"{self.key}.json.{os.getpid()}.part"
+        index = self.cache / f"{self.mine}.json.part"
         index.write_text(json.dumps(entry))
         index.replace(self.cache / f"{self.key}.json")
         store = _open_cached(self.cache, self.key)

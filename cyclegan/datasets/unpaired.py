@@ -4,6 +4,7 @@ A position counts the images of A shown since the run began, over all processes.
 of A once; B is walked in an order of its own, begun anew when it is used up.
 """
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -128,8 +129,8 @@ def open_stores(
     Bad files are found here, before it starts, those among the held-out images that it will look at too.
 
     Args:
-        shared: with other processes; decoded images are in a mapped file then, whose memory all of a machine
-            have together, and that the second of them finds made.
+        shared: with other processes; decoded images are in a mapped file then, if there may be one, whose
+            memory all of a machine have together, and that the second of them finds made.
 
     Raises:
         BadFiles: those that cannot be used, all of them in one message.
@@ -154,7 +155,9 @@ def open_stores(
     shape = (settings.augment.preset, settings.size, settings.load_size)
     recipe = f"planes {shape} {data.channels} {data.background}"
     cache = datasets_root() / ".decoded"
-    limit = 0 if shared else data.memory_gib * 2**30 / 2  # half for each side
+    limit = data.memory_gib * 2**30 / 2  # half for each side
+    if shared and _is_writable(cache):
+        limit = 0
     stores: list[ImageStore] = []
     bad: list[str] = []
     for paths in (domain.train_a, domain.train_b):
@@ -171,6 +174,14 @@ def open_stores(
         raise BadFiles(bad, len(domain.train_a) + len(domain.train_b) + len(held_out))
     a, b = stores
     return a, b
+
+
+def _is_writable(cache: Path) -> bool:
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(cache, os.W_OK)
 
 
 def _looked_at(paths: list[Path], settings: TrainSettings) -> list[Path]:

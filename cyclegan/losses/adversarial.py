@@ -64,9 +64,10 @@ def _gradient(discriminator: Discriminator, x: Tensor) -> Tensor:
     """
     x = x.detach().requires_grad_(True)
     with sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative
-        scores = scales(discriminator(x))
+        found = scales(discriminator(x))
     # A mean's gradients are as many times smaller as there are patches, too small for fp16; so they are taken
-    # of a sum, and divided afterwards.
+    # of a sum, which fp16 could not hold either, and divided afterwards.
+    scores = [score.to(torch.promote_types(score.dtype, torch.float32)) for score in found]
     patches = max(score[0].numel() for score in scores)
     total = torch.stack([score.flatten(1).mean(dim=1).sum() * patches for score in scores]).sum()
     return torch.autograd.grad(total, x, create_graph=True)[0] / patches

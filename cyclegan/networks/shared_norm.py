@@ -12,7 +12,7 @@ _HERE = (0, 2, 3)
 class SharedBatchNorm2d(nn.BatchNorm2d):
     """nn.BatchNorm2d over all processes, on any device; all of them must call it, with as many images each.
 
-    In evaluation it is nn.BatchNorm2d. torch's own SyncBatchNorm does the same on GPUs alone.
+    In evaluation it is nn.BatchNorm2d. torch's own SyncBatchNorm does the same on GPUs alone, and once.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -35,9 +35,13 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
         self.running_var.lerp_(variance.to(self.running_var.dtype), self.momentum)
 
 
-def share_batch_norm(network: nn.Module, device: torch.device) -> None:
-    """Let all batch norms of ``network``, which is changed in place, see the batches of all processes."""
-    if device.type == "cuda":
+def share_batch_norm(network: nn.Module, device: torch.device, derived_twice: bool = False) -> None:
+    """Let all batch norms of ``network``, which is changed in place, see the batches of all processes.
+
+    Args:
+        derived_twice: gradients of its gradients are wanted, which torch's SyncBatchNorm does not give.
+    """
+    if device.type == "cuda" and not derived_twice:
         nn.SyncBatchNorm.convert_sync_batchnorm(network)
     else:
         replace_layers(network, _shared)

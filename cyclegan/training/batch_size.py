@@ -121,9 +121,10 @@ def _processes() -> int:
 def _largest_size(settings: TrainSettings, count: int, attempt: Fits) -> int:
     """The largest of the usual sizes below the one that was asked for that fits, or 0."""
     with torch.device("meta"):
-        step = build_networks(settings)["G_AB"].multiple_of
+        networks = build_networks(settings)
+    step, smallest = networks["G_AB"].multiple_of, networks["D_B"].smallest
     size = settings.size * 3 // 4 // step * step
-    while size >= max(SMALLEST_SIZE, step):
+    while size >= max(SMALLEST_SIZE, step, smallest):
         if _fits(attempt, count, size):
             return size
         size = size * 3 // 4 // step * step

@@ -121,10 +121,10 @@ def _as_recipes_say(args: Sequence[str]) -> list[str]:
     alone = dict(truths(TrainSettings))
     found: list[str] = []
     for arg in args:
-        option, equals, value = arg.partition("=")
+        option, _, value = arg.partition("=")
         if arg in ("true", "false") and found and alone.get(_path(found[-1])) is False:
             found.append(arg.title())
-        elif equals and value.lower() in ("true", "false") and _path(option) in alone:
+        elif arg.startswith("--") and value.lower() in ("true", "false") and _path(option) in alone:
             truth = value.lower() == "true"
             table, dot, name = option.removeprefix("--").rpartition(".")
             flag = f"--{table}{dot}{'' if truth else 'no-'}{name}"

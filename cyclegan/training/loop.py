@@ -354,6 +354,8 @@ class Trainer:
 
     def _finish(self) -> tuple[Path, list[Path]]:
         grid, translated = Path(), []
+        # Pictures of many shapes follow; to try convolutions for each takes longer than they do.
+        set_up_cuda(self.settings.speed.model_copy(update={"autotune": False}))
         self._save(at_once=True)
         if self.accelerator.is_main_process:
             grid = self._sample()

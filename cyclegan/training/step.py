@@ -41,8 +41,9 @@ class TrainingStep:
         self.settings, self.accelerator = settings, accelerator
         self.networks = placed_networks(settings, accelerator)
         if accelerator.num_processes > 1:
-            for network in self.networks.values():
-                share_batch_norm(network, accelerator.device)
+            for name, network in self.networks.items():
+                penalized = settings.losses.penalizes_gradients and name.startswith("D")
+                share_batch_norm(network, accelerator.device, derived_twice=penalized)
         self.directions = settings.directions
         self.discriminators = discriminators_of(self.networks)
         self.guard = Guard(accelerator, self.networks)
@@ -163,8 +164,9 @@ class TrainingStep:
         if allowed:
             self.optimizer_D.step()
             self.guard.applied("D", self.optimizer_D)
+        is_last = update == self.settings.optimizer.discriminator_updates - 1
         for queue in self.queues.values():
-            if allowed:
+            if allowed and is_last:  # earlier, the next update would compare images with themselves
                 queue.commit(self.accelerator.gather)
             else:
                 queue.drop()

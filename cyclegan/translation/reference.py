@@ -34,7 +34,8 @@ def reference_backend(
         )
     pixels = read_image(reference, config.channels, config.background).pixels
     if config.size is not None:
-        # As the training saw them: the code is a mean over the picture at that scale.
+        # Whole, at the training size: the code is a mean over the picture. With presets that crop, training
+        # saw broader strokes.
         pixels = resize(pixels, config.size, config.size)
     network.use_style_of(to_tensor(pixels)[None])
     return TorchBackend(network, config, device, precision, sha256_of(generator / WEIGHTS))
