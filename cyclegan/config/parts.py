@@ -181,10 +181,14 @@ class LossSettings(Frozen):
     )
 
     @property
+    def gradient_penalty(self) -> float:
+        """The weight of wgan-gp's penalty, which no other adversarial loss has."""
+        return self.lambda_gradient_penalty if self.adversarial == "wgan-gp" else 0.0
+
+    @property
     def penalizes_gradients(self) -> bool:
         """Whether discriminators pay for their gradients."""
-        of_wgan = self.lambda_gradient_penalty if self.adversarial == "wgan-gp" else 0
-        return max(of_wgan, self.lambda_r1, self.lambda_zero_centred) > 0
+        return max(self.gradient_penalty, self.lambda_r1, self.lambda_zero_centred) > 0
 
     @property
     def style_pictures(self) -> dict[str, Path]:

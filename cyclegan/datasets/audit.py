@@ -60,7 +60,7 @@ class File:
                 found.append((licence_of if said.kind == "licence" else licence_in)(said.text))
         return joined(sorted({licence for licence in found if licence})) or None
 
-    @property
+    @cached_property
     def unclear(self) -> Statement | None:
         """Terms, in a field for licences or a notice, that are no licence that is known.
 

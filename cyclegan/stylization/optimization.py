@@ -5,7 +5,7 @@ cheap, and each doubling adds what only the larger picture can show.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -31,7 +31,8 @@ class Progress:
         step, steps: counted over all scales, from 1.
         height, width: of the present scale.
         losses: the weighted terms of the best picture so far: ``content``, ``style``, ``total variation``.
-        image: that picture, (1, 3, height, width) in [-1, 1], with the colours that it is to have.
+        best: that picture, (1, 3, height, width), as it is worked on.
+        finish: gives a picture the range and the colours that it is to have.
     """
 
     step: int
@@ -39,7 +40,13 @@ class Progress:
     height: int
     width: int
     losses: dict[str, float]
-    image: Tensor
+    best: Tensor
+    finish: Callable[[Tensor], Tensor]
+
+    @property
+    def image(self) -> Tensor:
+        """The best picture so far, (1, 3, height, width) in [-1, 1]; made only where somebody looks at it."""
+        return self.finish(self.best)
 
     @property
     def loss(self) -> float:
@@ -80,16 +87,13 @@ def optimize(
             return image.clamp(-1, 1)
         return with_colours_of(image, resized(original, *image.shape[2:]).clamp(-1, 1))
 
-    def told(progress: Progress) -> bool:
-        return on_step is not None and bool(on_step(replace(progress, image=finished(progress.image))))
-
     for (height, width), count in zip(scales, steps, strict=True):
         here = resized(content[None], height, width).clamp(-1, 1)
         image = _started(here, options, fast) if image is None else resized(image, height, width)
         if not stopped:
             objective = Objective(network, here, _styles_at(styles, here, options), options)
             run = _Run(objective, image, options, count)
-            image, stopped = run.to_the_end(told, done, sum(steps))
+            image, stopped = run.to_the_end(on_step, finished, done, sum(steps))
         done += count
     assert image is not None
     return finished(image)[0]
@@ -132,12 +136,15 @@ class _Run:
             bytes_a_step = 2 * image.numel() * image.element_size()
             self.descent = LBFGS(self.image, min(MOST_HISTORY, max(4, HISTORY_BYTES // bytes_a_step)))
 
-    def to_the_end(self, on_step: OnStep, done: int, steps: int) -> tuple[Tensor, bool]:
+    def to_the_end(
+        self, on_step: OnStep | None, finish: Callable[[Tensor], Tensor], done: int, steps: int
+    ) -> tuple[Tensor, bool]:
         """The best picture found, and whether ``on_step`` wanted no more."""
         height, width = self.image.shape[2:]
         for step in range(1, self.steps + 1):
             self.one_step()
-            if on_step(Progress(done + step, steps, height, width, self.losses, self.best)):
+            told = Progress(done + step, steps, height, width, self.losses, self.best, finish)
+            if on_step is not None and on_step(told):
                 return self.best, True
         return self.best, False
 

@@ -112,7 +112,7 @@ class DiscriminatorObjective(nn.Module):
     def __init__(self, discriminators: Mapping[str, nn.Module], settings: LossSettings) -> None:
         super().__init__()
         self.discriminators = nn.ModuleDict(discriminators)
-        self.lambda_penalty = settings.lambda_gradient_penalty if settings.adversarial == "wgan-gp" else 0.0
+        self.lambda_penalty = settings.gradient_penalty
         self.lambda_r1 = settings.lambda_r1
         self.lambda_zero_centred = settings.lambda_zero_centred
         self.lambda_edge = {"a": settings.lambda_edge_a, "b": settings.lambda_edge_b}

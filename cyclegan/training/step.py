@@ -40,12 +40,13 @@ class TrainingStep:
     def __init__(self, settings: TrainSettings, accelerator: Accelerator) -> None:
         self.settings, self.accelerator = settings, accelerator
         self.networks = placed_networks(settings, accelerator)
-        if accelerator.num_processes > 1:
-            for name, network in self.networks.items():
-                penalized = settings.losses.penalizes_gradients and name.startswith("D")
-                share_batch_norm(network, accelerator.device, derived_twice=penalized)
         self.directions = settings.directions
         self.discriminators = discriminators_of(self.networks)
+        # Penalties need gradients of these networks' gradients.
+        penalized = set(self.discriminators.values() if settings.losses.penalizes_gradients else ())
+        if accelerator.num_processes > 1:
+            for network in self.networks.values():
+                share_batch_norm(network, accelerator.device, derived_twice=network in penalized)
         self.guard = Guard(accelerator, self.networks)
         self.pools = {side: ImagePool(settings.pooled, settings.seed, side) for side in self.discriminators}
         # Of images that discriminators judge.
@@ -53,10 +54,9 @@ class TrainingStep:
         size = getattr(self.networks["D_B"], "queue", 0)
         self.queues = {kind: FeatureQueue(size) for kind in self.kinds} if size else {}
         adam = settings.optimizer
-        # Of what is compiled torch gives no gradients of gradients, which penalties need.
-        left_out = set(self.discriminators.values() if settings.losses.penalizes_gradients else ())
-        compiled = [network for network in self.networks.values() if network not in left_out]
-        compile_networks(compiled, settings.speed, accelerator.device)
+        # Torch gives none of what it has compiled.
+        once = [network for network in self.networks.values() if network not in penalized]
+        compile_networks(once, settings.speed, accelerator.device)
         generators, discriminators = build_objectives(self.networks, settings)
         self.perceptual = generators.perceptual
         self.lr_G = adam.lr
