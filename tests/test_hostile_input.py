@@ -186,7 +186,7 @@ CASES = {
     "training on 1x20000": (lambda: also(domain, lambda: photo("mine/trainA/a.png", (1, 20000))), TRAIN, 2, "mine/trainA/a.png: 1x20000 pixels are too few; 8 a side are needed"),
     "training on 1x1": (lambda: also(domain, lambda: photo("mine/trainB/a.png", (1, 1))), TRAIN, 2, "mine/trainB/a.png: 1x1 pixels are too few"),
     "held-out images that cannot be read": (lambda: also(domain, lambda: photo("mine/testA/a.png"), lambda: Path("mine/testA/a.png").write_text("x")), TRAIN, 2, "1 of 7 files cannot be used|\n  mine/testA/a.png: is not a JPEG"),
-    "the same, to be left out": (lambda: also(domain, lambda: photo("mine/testA/a.png"), lambda: Path("mine/testA/a.png").write_text("x")), f"{TRAIN} --data.skip-bad True", 2, "mine/testA: no image can be read for the samples"),
+    "the same, to be left out": (lambda: also(domain, lambda: photo("mine/testA/a.png"), lambda: Path("mine/testA/a.png").write_text("x")), f"{TRAIN} --data.skip-bad True", 2, "mine/testA: no image can be read"),
     "a bad file on each side": (lambda: also(domain, lambda: Path("mine/trainA/a.png").write_text("x"), lambda: Path("mine/trainB/b.png").write_text("x")), TRAIN, 2, "2 of 8 files cannot be used|\n  mine/trainA/a.png: is not a JPEG|\n  mine/trainB/b.png: is not a JPEG"),
     # folders and names
     "an empty folder": (lambda: also(domain, lambda: remove("mine/trainA"), lambda: Path("mine/trainA").mkdir()), TRAIN, 2, "mine/trainA: has no JPEG, PNG"),

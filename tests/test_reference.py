@@ -13,8 +13,10 @@ from cyclegan.artifacts import load_generator
 from cyclegan.cli import main
 from cyclegan.datasets.fetch import sha256_of
 from cyclegan.errors import BadInput
+from cyclegan.images import read_image, resize, to_tensor
 from cyclegan.training.checkpoint import checkpoints, read_checkpoint
 from cyclegan.training.train import train
+from cyclegan.translation.reference import reference_backend
 
 MODNET = {"name": "modnet", "filters": 4, "depth": 2, "features": 16, "heads": 2, "blocks": 1}
 RECIPE = {
@@ -136,3 +138,38 @@ def test_what_takes_no_reference_says_so(trained, generator, pictures):
         Translator.from_pretrained(trained.generator("G_AB"), "cpu", backend="onnx", reference=reference)
     with pytest.raises(BadInput, match="nothing.png"):
         Translator.from_pretrained(trained.generator("G_AB"), "cpu", reference=pictures / "nothing.png")
+
+
+@pytest.mark.parametrize("preset", ["crop", "resize_and_crop"])
+def test_a_picture_whose_style_is_taken_is_as_large_as_training_saw_it(preset, tiny, tmp_path):
+    """Strokes are as broad then; squeezed to the training size, those of crops would count as finer."""
+    settings = tiny(steps=3, augment={"preset": preset}, **RECIPE)
+    generator = train(settings).run.generator("G_AB")
+    network, config = load_generator(generator)
+    assert (config.scale.preset, config.scale.size) == (preset, settings.size)
+
+    def code(pixels):
+        if preset == "resize_and_crop":
+            pixels = resize(pixels, settings.load_size, settings.load_size)
+        with torch.no_grad():
+            return network.style_of(to_tensor(np.ascontiguousarray(pixels))[None])[0]
+
+    stripes = np.zeros((70, 90, 3), np.uint8)
+    stripes[:, ::3] = 255
+    Image.fromarray(stripes).save(tmp_path / "stripes.png")
+    backend = reference_backend(generator, "torch", "fp32", None, tmp_path / "stripes.png")
+    torch.testing.assert_close(backend.network.style_code, code(stripes), atol=1e-4, rtol=1e-4)
+
+    targets = sorted((settings.data.root / "trainB").iterdir())
+    eight = [targets[i * len(targets) // 8] for i in range(8)]
+    codes = [code(read_image(path, 3, (255, 255, 255)).pixels) for path in eight]
+    torch.testing.assert_close(network.style_code, torch.stack(codes).mean(dim=0), atol=1e-4, rtol=1e-4)
+
+
+def test_a_reference_with_too_few_pixels_is_refused_in_words(tiny, pictures, capsys):
+    generator = train(tiny(steps=3, augment={"preset": "crop"}, **RECIPE)).run.generator("G_AB")
+    Image.new("RGB", (9, 40)).save(pictures / "narrow.png")
+    source, target = pictures / "picture.png", pictures / "out.png"
+    status = exit_status("translate", generator, source, target, "--reference", pictures / "narrow.png")
+    assert status == 2 and not target.exists()
+    assert "narrow.png: 9x40 pixels are too few" in capsys.readouterr().err

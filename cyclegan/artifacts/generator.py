@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from cyclegan import __version__
 from cyclegan.artifacts.model_card import write_card
 from cyclegan.config import Frozen
+from cyclegan.datasets.scale import Scale
 from cyclegan.errors import BadInput
 from cyclegan.files import flush
 from cyclegan.networks import build
@@ -63,6 +64,7 @@ class GeneratorConfig(Frozen):
     multiple_of: int = Field(ge=1, le=MOST)
     value_range: tuple[Literal[-1], Literal[1]] = (-1.0, 1.0)
     background: tuple[Colour, Colour, Colour] = (255, 255, 255)
+    scale: Scale | None = None  # that training saw pictures at
     domain: str
     direction: Literal["AtoB", "BtoA"]
     method: Literal["cyclegan", "cut", "fastcut"] = "cyclegan"

@@ -38,10 +38,11 @@ class DataSettings(Frozen):
     )
 
 
+PresetName = Literal["resize_and_crop", "scale_shortside_and_crop", "crop", "resize"]
+
+
 class AugmentSettings(Frozen):
-    preset: Literal["resize_and_crop", "scale_shortside_and_crop", "crop", "resize"] = Field(
-        "resize_and_crop", description="how an image comes to the training size"
-    )
+    preset: PresetName = Field("resize_and_crop", description="how an image comes to the training size")
     load_size: int | None = Field(
         None, ge=1, description="size before the random crop; default 286/256 of --size, as in the paper"
     )

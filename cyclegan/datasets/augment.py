@@ -1,7 +1,7 @@
 """Augmentation: crop and mirror by hand, all else with albumentations, which only this file knows."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import cv2
@@ -10,36 +10,6 @@ import numpy as np
 from cyclegan import chance
 from cyclegan.config import TrainSettings
 from cyclegan.errors import BadInput, nearest
-from cyclegan.images import resize
-
-MAX_ENLARGEMENT = 4  # a picture blown up more than this teaches the networks blur
-
-
-def fit(settings: TrainSettings) -> Callable[[np.ndarray], np.ndarray]:
-    """The part of the preset that is the same every time, done once when an image is decoded.
-
-    The returned function maps (H, W, C) to the stored image and raises ValueError where the image is
-    too small for it.
-    """
-    preset, size, load_size = settings.augment.preset, settings.size, settings.load_size
-
-    def apply(pixels: np.ndarray) -> np.ndarray:
-        height, width = pixels.shape[:2]
-        shorter = min(height, width)
-        needed = size if preset == "crop" else -(-size // MAX_ENLARGEMENT)
-        if shorter < needed:
-            raise ValueError(
-                f"{width}x{height} pixels are too few; {needed} a side are needed for size {size}"
-            )
-        if preset == "resize_and_crop":
-            return resize(pixels, load_size, load_size)
-        if preset == "resize":
-            return resize(pixels, size, size)
-        if preset == "scale_shortside_and_crop":
-            return resize(pixels, round(height * load_size / shorter), round(width * load_size / shorter))
-        return pixels
-
-    return apply
 
 
 class Augment:

@@ -1,8 +1,9 @@
 """Which files a run trains on and which it holds out, from a card or from own folders."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from cyclegan import chance
 from cyclegan.config import TrainSettings
@@ -10,6 +11,8 @@ from cyclegan.datasets.cards import Card, card_digest, load_card
 from cyclegan.datasets.prepare import prepare
 from cyclegan.errors import BadInput
 from cyclegan.images import list_images
+
+Loaded = TypeVar("Loaded")
 
 
 @dataclass(frozen=True)
@@ -115,3 +118,24 @@ def spread(paths: Sequence[Path], count: int) -> list[Path]:
     """As many files as asked, taken evenly from the list."""
     count = min(count, len(paths))
     return [paths[i * len(paths) // count] for i in range(count)]
+
+
+def spread_readable(paths: Sequence[Path], count: int, load: Callable[[Path], Loaded]) -> Iterator[Loaded]:
+    """What ``load`` makes of as many files, taken evenly; the next in the list in place of a bad one.
+
+    Raises:
+        BadInput: none of them can be read.
+    """
+    chosen = spread(paths, count)
+    left = len(chosen)
+    for path in [*chosen, *(path for path in paths if path not in set(chosen))]:
+        if left == 0:
+            return
+        try:
+            loaded = load(path)
+        except BadInput:
+            continue
+        left -= 1
+        yield loaded
+    if left == len(chosen):
+        raise BadInput(f"{paths[0].parent}: no image can be read")

@@ -18,9 +18,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from cyclegan import chance
 from cyclegan.config import TrainSettings
-from cyclegan.datasets.augment import Augment, fit
+from cyclegan.datasets.augment import Augment
 from cyclegan.datasets.cards import datasets_root
 from cyclegan.datasets.domain import Domain, spread
+from cyclegan.datasets.scale import Scale, fit
 from cyclegan.datasets.store import BadFiles, ImageStore, decode_all
 from cyclegan.images import BadImage, read_image, to_tensor
 
@@ -136,7 +137,7 @@ def open_stores(
         BadFiles: those that cannot be used, all of them in one message.
         BadInput: a side without any that can.
     """
-    prepare = fit(settings)
+    prepare = fit(Scale.of(settings))
     data = settings.data
 
     def load(path: Path) -> np.ndarray:

@@ -1,6 +1,6 @@
 """The generator of UVCGANv2 (Torbunov et al., arXiv 2303.16280, §3.1): a decoder driven by a style."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Literal
 
 import torch
@@ -87,7 +87,7 @@ class ModNet(nn.Module):
     ``style`` says where the token comes from that enters the transformer. ``token``: it is learned, as in
     UVCGANv2, so that each image makes its own style of it. ``reference``: an encoder makes it of a picture
     of the target domain, so that one generator gives many renderings; without a picture it is the mean
-    over held-out ones, which the generator is saved with.
+    over some that it was trained with, which the generator is saved with.
 
     Args:
         channels: of the images, in and out.
@@ -145,9 +145,9 @@ class ModNet(nn.Module):
         return self.encoder(pictures)
 
     @torch.no_grad()
-    def use_style_of(self, pictures: Tensor) -> None:
-        """From now on, the style where no reference is given: the mean over (N, channels, H, W)."""
-        self.style_code.copy_(self.style_of(pictures).mean(dim=0))
+    def use_style_of(self, pictures: Iterable[Tensor]) -> None:
+        """From now on, the style where no reference is given: the mean over pictures (1, channels, h, w)."""
+        self.style_code.copy_(torch.cat([self.style_of(picture) for picture in pictures]).mean(dim=0))
 
     def forward(self, x: Tensor, reference: Tensor | None = None) -> Tensor:
         """Translate.

@@ -8,20 +8,16 @@ in each layer: 1 is as far as a picture without any features.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from cyclegan.config import LossSettings, TrainSettings
-from cyclegan.datasets.augment import fit
-from cyclegan.datasets.domain import spread
-from cyclegan.errors import BadInput
+from cyclegan.datasets.domain import spread_readable
+from cyclegan.datasets.scale import Scale, picture_at
 from cyclegan.evaluation.features import vgg19_judge
-from cyclegan.images import read_image, to_tensor
 from cyclegan.losses import consistency_loss, content_loss, gram, style_loss, total_variation
 
 STYLE_IMAGES = 256  # of a domain's training images; more hardly move their mean
-LARGEST = 1024  # pixels a side of a picture that is named
 Grams = dict[str, Tensor]  # by layer, (1, C, C)
 
 
@@ -125,17 +121,15 @@ def style_pictures(settings: TrainSettings, side: str, train: Sequence[Path]) ->
         train: the files of the training images; evenly spread ones are taken.
 
     Raises:
-        BadInput: a picture has too few pixels for the training size.
+        BadInput: the picture that is named cannot be read or has too few pixels, or all others.
     """
-    named = settings.losses.style_pictures.get(side)
-    as_trained = fit(settings)
-    largest = max(2 * settings.size, 256) if named is None else LARGEST
-    for path in spread(train, STYLE_IMAGES) if named is None else [named]:
-        pixels = read_image(path, settings.data.channels, settings.data.background).pixels
-        try:
-            pixels = as_trained(pixels)
-        except ValueError as error:
-            raise BadInput(f"{path}: {error}") from error
-        top, left = (max(0, length - largest) // 2 for length in pixels.shape[:2])
-        middle = pixels[top : top + largest, left : left + largest]
-        yield to_tensor(np.ascontiguousarray(middle))[None]
+    named, data, scale = settings.losses.style_pictures.get(side), settings.data, Scale.of(settings)
+    if named is not None:
+        yield picture_at(scale, named, data.channels, data.background)
+        return
+    largest = max(2 * settings.size, 256)
+
+    def load(path: Path) -> Tensor:
+        return picture_at(scale, path, data.channels, data.background, largest)
+
+    yield from spread_readable(train, STYLE_IMAGES, load)

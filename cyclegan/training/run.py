@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from cyclegan.artifacts import GeneratorConfig, NetworkConfig, network_arguments, save_generator
 from cyclegan.config import TrainSettings
 from cyclegan.datasets.domain import Domain
+from cyclegan.datasets.scale import Scale
 from cyclegan.errors import BadInput
 from cyclegan.files import replace_file
 from cyclegan.recipes import to_yaml
@@ -199,6 +200,7 @@ def export_generators(
             size=settings.size,
             multiple_of=network.multiple_of,
             background=settings.data.background,
+            scale=Scale.of(settings),
             domain=domain.name,
             direction=direction,
             method=settings.method,

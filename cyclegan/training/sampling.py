@@ -9,8 +9,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from cyclegan.config import TrainSettings
-from cyclegan.datasets.domain import Domain, spread
-from cyclegan.errors import BadInput
+from cyclegan.datasets.domain import Domain, spread_readable
+from cyclegan.datasets.scale import Scale, picture_at
 from cyclegan.images import read_image, resize, to_tensor
 from cyclegan.reporting.grids import sample_grid
 from cyclegan.training.objectives import takes_reference
@@ -25,13 +25,12 @@ class Samples:
         self.paired = domain.is_paired
         self.diversity: dict[str, float] = {}  # of the latest grid, by direction
         paths = {"A": domain.test_a or domain.train_a, "B": domain.test_b or domain.train_b}
-        shown = settings.samples.count
-        self.real_a, self.real_b = (_load(paths[side], shown, settings).to(device) for side in "AB")
-        self.styles = {
-            side: _load(paths[side], STYLE_PICTURES, settings).to(device)
-            for side in paths
-            if settings.generator.style == "reference"
-        }
+        self.real_a, self.real_b = (_whole(paths[side], settings).to(device) for side in "AB")
+        self.styles: dict[str, list[Tensor]] = {}
+        if settings.generator.style == "reference":
+            # Not of the held-out ones, by which the generator is judged.
+            trained = {"A": domain.train_a, "B": domain.train_b}
+            self.styles = {side: _as_trained(paths, settings, device) for side, paths in trained.items()}
         # By direction the images, what the latest grid's generators made of them, and real targets.
         self.translated: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
 
@@ -97,18 +96,21 @@ def diversity(real: Tensor, fake: Tensor) -> float:
     return float(fakes_apart / apart) if len(real) > 1 and apart > 0 else 1.0
 
 
-def _load(paths: list[Path], count: int, settings: TrainSettings) -> Tensor:
-    """Evenly spread files that can be read, whole, at the training size: (N, C, size, size)."""
-    wanted = min(count, len(paths))
-    chosen = spread(paths, wanted)
-    tensors: list[Tensor] = []
-    # A held-out file that cannot be read is passed over for the next one of the list.
-    for path in [*chosen, *(path for path in paths if path not in set(chosen))]:
-        with contextlib.suppress(BadInput):
-            picture = read_image(path, settings.data.channels, settings.data.background)
-            tensors.append(to_tensor(resize(picture.pixels, settings.size, settings.size)))
-        if len(tensors) == wanted:
-            break
-    if not tensors:
-        raise BadInput(f"{paths[0].parent}: no image can be read for the samples")
-    return torch.stack(tensors)
+def _as_trained(paths: list[Path], settings: TrainSettings, device: torch.device) -> list[Tensor]:
+    """Some files as large as training sees them, each (1, C, h, w)."""
+    data, scale = settings.data, Scale.of(settings)
+
+    def load(path: Path) -> Tensor:
+        return picture_at(scale, path, data.channels, data.background).to(device)
+
+    return list(spread_readable(paths, STYLE_PICTURES, load))
+
+
+def _whole(paths: list[Path], settings: TrainSettings) -> Tensor:
+    """Some files, whole, at the training size: (N, C, size, size)."""
+
+    def load(path: Path) -> Tensor:
+        picture = read_image(path, settings.data.channels, settings.data.background)
+        return to_tensor(resize(picture.pixels, settings.size, settings.size))
+
+    return torch.stack(list(spread_readable(paths, settings.samples.count, load)))

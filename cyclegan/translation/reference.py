@@ -3,11 +3,12 @@
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from cyclegan.artifacts import WEIGHTS, load_generator
+from cyclegan.artifacts import WEIGHTS, GeneratorConfig, load_generator
 from cyclegan.datasets.fetch import sha256_of
+from cyclegan.datasets.scale import LARGEST, Scale, picture_at
 from cyclegan.errors import BadInput
-from cyclegan.images import read_image, resize, to_tensor
 from cyclegan.translation.backends import BackendName, Precision, TorchBackend
 
 
@@ -32,10 +33,12 @@ def reference_backend(
             f"--reference: {generator} takes no picture beside its input; train one that does with "
             "--generator.name modnet --generator.style reference"
         )
-    pixels = read_image(reference, config.channels, config.background).pixels
-    if config.size is not None:
-        # Whole, at the training size: the code is a mean over the picture. With presets that crop, training
-        # saw broader strokes.
-        pixels = resize(pixels, config.size, config.size)
-    network.use_style_of(to_tensor(pixels)[None])
+    network.use_style_of([_as_training_saw_it(reference, config)])
     return TorchBackend(network, config, device, precision, sha256_of(generator / WEIGHTS))
+
+
+def _as_training_saw_it(reference: Path, config: GeneratorConfig) -> Tensor:
+    """Where the generator does not tell its scale the picture is squeezed to its size."""
+    size = config.size or LARGEST
+    scale = config.scale or Scale(preset="resize", size=size, load_size=size)
+    return picture_at(scale, reference, config.channels, config.background)
