@@ -1,6 +1,8 @@
 """Licences and attribution: what cards and files say is put together, and what is not allowed is refused."""
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,12 +11,13 @@ from test_rights import ZERO, with_exiv2
 
 from cyclegan.cli import main
 from cyclegan.config import TrainSettings
-from cyclegan.datasets.audit import audit_folder, cleared
+from cyclegan.datasets.audit import File, audit_folder, cleared
 from cyclegan.datasets.cards import list_cards, load_card
 from cyclegan.datasets.domain import Domain, open_domain
 from cyclegan.datasets.licences import allowed_list, is_allowed, joined, licence_in, licence_of
 from cyclegan.errors import BadInput
 from cyclegan.images import write_image
+from cyclegan.metadata.rights import Rights, Statement
 from cyclegan.training.train import train
 from cyclegan.translation.inspection import inspect_file
 
@@ -131,6 +134,81 @@ def test_words_that_are_no_known_licence_are_not_passed_over(folder, terms):
     assert refused(folder).startswith(f"{path}: its EXIF Copyright says '© J. Doe, {terms}'")
     with pytest.raises(BadInput, match="which is no licence that is known"):
         cleared(Domain("x", [path], [], [], [], load_card("noto2twemoji")), ALLOWED, {})
+
+
+LIMITED = [
+    "CC BY 4.0, non-commercial use only", "© Jo. CC BY 4.0. Not for AI training", "CC BY 4.0; no commercial use",
+    "This work is not licensed under CC BY 4.0; editorial use only", "This work is not licensed under CC BY 4.0.",
+    "© Jo. This picture is NOT available under CC-BY-4.0", "Not under http://creativecommons.org/licenses/by/4.0/",
+    "CC BY 4.0 (but CC BY-NC for the frame)", "CC0 1.0; no derivatives", "Apache License 2.0, rights-managed",
+    "CC BY 4.0. May not be used to develop AI models.", "CC BY 4.0, AI training is not permitted",
+    "CC0 1.0. Rights for text and data mining are reserved.", "CC BY 4.0, for research purposes only",
+    "CC BY 4.0. Not to be copied, in any form, without prior written consent.", "CC BY 4.0, not for resale",
+    "CC0 1.0, permission required for prints", "CC BY 4.0, only with the maker's permission", "CC0 or CC BY-SA",
+]  # fmt: skip
+FORBIDDING = [
+    "© Jo. Use for AI training prohibited.", "No reuse without permission.", "No machine learning, © Jo",
+    "No permission for data mining is given.", "Opted out of AI training", "Ask for commercial or non-commercial use",
+]  # fmt: skip
+APACHE = """Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except in
+compliance with the License. You may obtain a copy of the License at
+http://www.apache.org/licenses/LICENSE-2.0
+Unless required by applicable law or agreed to in writing, software distributed under the License is distributed
+on an "AS IS" BASIS, WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for
+the specific language governing permissions and limitations under the License."""
+ORDINARY = {
+    "Creative Commons Attribution 4.0 International": "CC-BY-4.0", "CC BY 4.0": "CC-BY-4.0",
+    "This work is licensed under a Creative Commons Attribution-NonCommercial 4.0 International License":
+        "CC-BY-NC-4.0",
+    "Creative Commons — Attribution-NonCommercial-NoDerivs 2.0 Generic — CC BY-NC-ND 2.0": "CC-BY-NC-ND-2.0",
+    "Creative Commons Attribution-ShareAlike (http://creativecommons.org/licenses/by-sa/4.0/)": "CC-BY-SA-4.0",
+    "CC-BY-NC, https://creativecommons.org/licenses/by-nc/3.0/": "CC-BY-NC-3.0", "CC-BY-3.0-DE": None,
+    "© 2020 Jo, CC BY-SA 4.0": "CC-BY-SA-4.0", APACHE: "Apache-2.0", APACHE.partition(" (")[0]: "Apache-2.0",
+    "Jo, CC BY-SA 4.0 <https://creativecommons.org/licenses/by-sa/4.0>, via Wikimedia Commons": "CC-BY-SA-4.0",
+    "This work is licensed under CC BY 4.0. To view a copy of this license, visit "
+    "https://creativecommons.org/licenses/by/4.0/": "CC-BY-4.0",
+    "CC0 1.0. No Copyright: you can copy, modify and distribute the work, even for commercial purposes, all "
+    "without asking permission.": "CC0-1.0",
+    "CC0, no rights reserved, AI-generated": "CC0-1.0", "This work is not under copyright (CC0 1.0)": "CC0-1.0",
+    "CC0, no attribution required, may be used without permission": "CC0-1.0",
+    "CC BY 4.0, free for commercial and non-commercial use": "CC-BY-4.0",
+    "Unsplash License": "LicenseRef-Unsplash", "PolyForm-Noncommercial-1.0.0": "PolyForm-Noncommercial-1.0.0",
+    "Public domain": None, "No rights reserved": None, "Some rights reserved": None, "© 2020 Jo": None,
+    "© Jo, all rights reserved": None, "No known copyright restrictions": None, "Not stated": None,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("terms", LIMITED + FORBIDDING)
+def test_a_licence_that_is_named_does_not_outweigh_what_is_forbidden_beside_it(folder, terms):
+    path = folder / "trainA" / "1.png"
+    domain = Domain("x", [path], [], [], [], load_card("noto2twemoji"))
+    for field in ("xmpRights.UsageTerms", "dc.rights"):
+        write_image(path, np.zeros((48, 48, 3), np.uint8))
+        with_exiv2(
+            path, xmp={"Xmp.xmpRights.WebStatement": ZERO, f"Xmp.{field}": {'lang="x-default"': terms}}
+        )
+        said = f"its XMP {field.replace('.', ':')} says {terms!r}, which is no licence that is known"
+        assert refused(folder) == f"{path}: {said}"
+        with pytest.raises(BadInput, match="which is no licence that is known"):
+            cleared(domain, ALLOWED, {})
+
+
+@pytest.mark.parametrize("notice", ORDINARY)
+def test_ordinary_notices_take_nothing_away(notice):
+    said = Statement("XMP dc:rights", "notice", notice)
+    file = File(Path("a.png"), "", Rights((said,)))
+    assert file.unclear is None
+    if ORDINARY[notice] is not None:
+        assert file.licence == ORDINARY[notice]
+        assert File(Path("a.png"), "", Rights((replace(said, kind="licence"),))).unclear is None
+    assert (file.refusal is not None) == ("all rights reserved" in notice)
+
+
+def test_an_identifier_is_not_read_as_words():
+    for text in ("LicenseRef-non-commercial", "CC-BY-NC-4.0"):
+        assert (
+            File(Path("a.png"), "", Rights((Statement("XMP cc:license", "licence", text),))).unclear is None
+        )
 
 
 def test_the_address_of_a_page_may_stand_beside_a_licence_that_is_named(folder):

@@ -109,18 +109,58 @@ def test_texts_of_png_and_files_that_say_nothing(tmp_path, photograph):
         assert says(photograph(f"b{suffix}")) == set()
 
 
+PACKET = (
+    b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+    b'<rdf:Description rdf:about="" xmlns:plus="http://ns.useplus.org/ldf/xmp/1.0/" '
+    b'plus:DataMining="http://ns.useplus.org/ldf/vocab/DMI-PROHIBITED"/></rdf:RDF></x:xmpmeta>'
+)
+# One entry in the first directory, a short ASCII value in its place: TIFF 6.0 §2.
+ARTIST = b"MM\0*\0\0\0\x08" + b"\0\x01" + b"\x01\x3b\0\x02\0\0\0\x03Jo\0\0" + b"\0\0\0\0"
+MINING = ("XMP plus:DataMining", "mining", "http://ns.useplus.org/ldf/vocab/DMI-PROHIBITED")
+
+
+def with_profile(path, keyword, block, name=None, zipped=True):
+    """A PNG with a block in hex digits, 36 bytes a line, as ImageMagick lays it out."""
+    info = PngInfo()
+    digits = "\n".join(block[at : at + 36].hex() for at in range(0, len(block), 36))
+    info.add_text(
+        f"Raw profile type {keyword}", f"\n{name or keyword}\n{len(block):8}\n{digits}\n", zip=zipped
+    )
+    Image.new("RGB", (8, 8)).save(path, pnginfo=info)
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+@pytest.mark.parametrize("name", [None, "generic profile"])
+def test_profiles_in_texts_of_png(tmp_path, name, zipped):
+    path, artist = tmp_path / "a.png", ("EXIF Artist", "creator", "Jo")
+    for keyword, block, expected in (
+        ("xmp", PACKET, MINING),
+        ("exif", b"Exif\0\0" + ARTIST, artist),
+        ("APP1", b"http://ns.adobe.com/xap/1.0/\0" + PACKET, MINING),
+        ("APP1", b"Exif\0\0" + ARTIST, artist),
+    ):
+        with_profile(path, keyword, block, name, zipped)
+        rights = rights_of(path.read_bytes())
+        assert says(path) == {expected} and rights.unread == ()
+
+
 def test_damaged_metadata_is_told_and_is_no_crash(tmp_path):
     image = Image.new("RGB", (8, 8))
     path = tmp_path / "a.jpg"
     image.save(path, exif=b"Exif\0\0MM\0*\0\0\xff\xff", xmp=b"<x:xmpmeta><broken")
     xmp, exif = rights_of(path.read_bytes()).unread
     assert xmp.startswith("its XMP cannot be read (") and exif.startswith("its EXIF cannot be read (")
-    for name in ("exif", "iptc"):
+    for name in ("exif", "iptc", "xmp"):
         info = PngInfo()
         info.add_text(f"Raw profile type {name}", f"\n{name}\n 8\n3842494d0404zz")
         image.save(tmp_path / "a.png", pnginfo=info)
         (fault,) = rights_of((tmp_path / "a.png").read_bytes()).unread
         assert fault.startswith(f"its {name.upper()} cannot be read (")
+    for keyword, text in (("xmp", ""), ("xmp", "\nxmp\n"), ("APP1", "\nAPP1\n 8\nzz")):
+        info = PngInfo()
+        info.add_text(f"Raw profile type {keyword}", text)
+        image.save(tmp_path / "a.png", pnginfo=info)
+        assert rights_of((tmp_path / "a.png").read_bytes()).unread[0].startswith("its XMP cannot be read (")
     image.save(path, xmp=b'<!DOCTYPE a [<!ENTITY b "c">]><a/>')
     assert rights_of(path.read_bytes()).unread == ("its XMP declares entities, which XMP does not have",)
 

@@ -15,6 +15,7 @@ from cyclegan.datasets.cards import SPLITS, Card, MadeSource
 from cyclegan.datasets.domain import Clearance, Domain
 from cyclegan.datasets.licences import (
     allowed_list,
+    expression,
     is_allowed,
     joined,
     licence_in,
@@ -62,7 +63,7 @@ class File:
 
     @cached_property
     def unclear(self) -> Statement | None:
-        """Terms, in a field for licences or a notice, that are no licence that is known.
+        """Terms, in a field for licences or a notice, that are no licence that is known, or limit one.
 
         Nobody knows then what is allowed. The address of a page on the rights may stand beside a licence that
         is named.
@@ -70,10 +71,13 @@ class File:
         fields = [said for said in self.rights.statements if said.kind == "licence"]
         named = any(licence_of(said.text) for said in fields)
         for said in fields:
-            if licence_of(said.text) is None and not (named and said.where.endswith("WebStatement")):
+            if licence_of(said.text) is None:
+                if not (named and said.where.endswith("WebStatement")):
+                    return said
+            elif expression(said.text) is None and names_terms(said.text):
                 return said
         for said in self.rights.statements:
-            if said.kind == "notice" and names_terms(said.text) and licence_in(said.text) is None:
+            if said.kind == "notice" and names_terms(said.text):
                 return said
         return None
 

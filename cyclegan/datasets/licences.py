@@ -29,16 +29,46 @@ _OTHERS = {
     r"\bUnsplash Licen[cs]e\b": "LicenseRef-Unsplash",
     r"\bPexels Licen[cs]e\b": "LicenseRef-Pexels",
 }  # fmt: skip
+_OTHER = re.compile("|".join(_OTHERS), re.IGNORECASE)
 _PARTS = {
     "attribution": "BY", "noncommercial": "NC", "noderivatives": "ND", "noderivs": "ND", "sharealike": "SA",
 }  # fmt: skip
 _RESERVED = re.compile(
     r"\ball rights (?:are )?reserved\b|\balle rechte vorbehalten\b|\btous droits réservés\b", re.IGNORECASE
 )
-# What a notice says of a licence, or of what must not be done, though it names none that is known.
+# Speaks of a licence; which one, the rest of the text may say.
+_LICENSED = re.compile(
+    r"\bcreative commons\b|\blicen[cs]ed (?:under|for|to)\b|\bnon-?\s?commercial\b", re.IGNORECASE
+)
+# Creative Commons' conditions in words: nothing new beside a licence that has them, a limit beside any other.
+_CONDITIONS = {
+    "BY": r"\bCC[ -]?BY\b|\bcreative\s+commons\s+attribution\b",
+    "NC": r"(?<!commercial and )(?<!commercial or )\bnon-?\s?commercial(?! (?:and|or) commercial\b)"
+    r"|\bBY[ -]NC\b|\b(?:no|not for) commercial\b",
+    "ND": r"\bno[- ]?deriv|\bBY(?:[ -]NC)?[ -]ND\b",
+    "SA": r"\bshare[ -]?alike\b|\bBY(?:[ -]NC)?[ -]SA\b",
+}
+# "No copyright, AI-generated" and "no attribution required, use it without permission" take nothing away.
+_NO = (
+    r"\b(?:no|not|never)\b(?! (?:(?:known |subject to |in |under |protected by )?(?:copyright|restrictions)"
+    r"|rights reserved|(?:(?:attribution|credit|permission) (?:is )?)?(?:need|required|necessary)))"
+)
+# Forbids or limits, whatever licence is named beside it. Each reaches no further than its sentence.
 _TERMS = re.compile(
-    r"\bcreative commons\b|\bCC[ -]?BY\b|\bnon-?\s?commercial\b|\bno[- ]?deriv|\beditorial\b"
-    r"|\blicen[cs]ed (?:under|for|to)\b|\bpersonal use\b|\bnot for\b",
+    "|".join(
+        (
+            r"\beditorial\b|\bpersonal use\b|\bnot for\b|\brights[- ]managed\b|\bunauthori[sz]ed\b",
+            r"\bprohibited\b|\bforbidden\b(?! city)|\bnot (?:allowed|permitted|licen[cs]ed)\b",
+            r"\b(?:use|usage|purposes?|research)\s+only\b(?! (?:under|with)\b)|\bopt(?:s|ed)?[ -]out\b",
+            r"(?<!\bno )\bpermission (?:is |must be )?(?:required|needed)\b",
+            r"\bonly with\b[^.;:]{0,60}\b(?:permission|consent)\b",
+            rf"{_NO}[^.;:]{{0,100}}\bwithout\b[^.;:]{{0,60}}\b(?:permission|consent|authori[sz]ation)\b",
+            rf"{_NO}[^.;:]{{0,100}}\b(?:AI\b(?![ -](?:made|generated|created)\b)|machine learning\b"
+            r"|training\b|train (?:on|with|any|AI|models?)\b|(?:data|text) mining\b|TDM\b|scraping\b)",
+            r"\b(?:mining|TDM|AI training)\b[^.;:]{0,60}\b(?:reserved|vorbehalten)\b",
+            rf"{_NO}[^.;:,\0]{{0,40}}\0",  # "not under CC BY 4.0": _beside() has NUL for what is named
+        )
+    ),
     re.IGNORECASE,
 )
 # An identifier alone among other words: "image: CC-BY-4.0, by me"
@@ -92,8 +122,25 @@ def _names_in(text: str) -> Iterator[str | None]:
 
 
 def names_terms(text: str) -> bool:
-    """Whether a notice speaks of a licence, or of what may be done, beyond whose a picture is."""
-    return bool(_TERMS.search(text))
+    """Whether a text has more to say of what may be done than the licences that are found in it.
+
+    It may speak of one that is not known, or forbid or limit something beside one that is: "CC BY 4.0, not
+    for AI training".
+    """
+    licence = licence_in(text)
+    if licence is None and _LICENSED.search(text):
+        return True
+    rest, known = _beside(text), (licence or "").split("-")
+    limits = (pattern for part, pattern in _CONDITIONS.items() if part not in known)
+    return bool(_TERMS.search(rest)) or any(re.search(limit, rest, re.IGNORECASE) for limit in limits)
+
+
+def _beside(text: str) -> str:
+    """A text in which NUL stands for each name and address of a licence."""
+    rest = " ".join(text.replace("\0", " ").split())
+    for pattern in (_CC_URL, _IDENTIFIER, _CC_NAME, _OTHER):
+        rest = pattern.sub(lambda found: "\0" if licence_in(found[0]) else found[0], rest)
+    return re.sub(r"\bhttps?://(?:www\.)?(?=\0)", "", rest)  # whose colon would end a sentence
 
 
 def reserves_all(text: str) -> bool:

@@ -22,6 +22,8 @@ from cyclegan.metadata.credentials import (
 Kind = Literal["licence", "notice", "creator", "mining"]
 _LONGEST = 2000  # characters of one statement; whole licences have been put into such fields
 
+# XMP specification part 3 §1.1.3; EXIF 2.32 §4.7.2
+_XMP_MARK, _EXIF_MARK = b"http://ns.adobe.com/xap/1.0/\0", b"Exif\0\0"
 _RDF = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"
 # By namespace and name as XMP has them; JSON-LD in C2PA has the names with their usual prefixes.
 _PROPERTIES: dict[tuple[str, str], Kind] = {
@@ -108,7 +110,11 @@ def rights_of(data: bytes) -> Rights:
 
 
 def _xmp(image: Image.Image, unread: list[str]) -> Iterator[Statement]:
-    packet = image.info.get("xmp")
+    try:
+        packet = image.info.get("xmp") or _raw_profile(image, "xmp") or _app1(image, _XMP_MARK)
+    except ValueError as error:
+        unread.append(f"its XMP cannot be read ({error})")
+        return
     if not isinstance(packet, bytes) or not packet:
         return
     if b"<!DOCTYPE" in packet or b"<!ENTITY" in packet:
@@ -143,7 +149,8 @@ def _forbids(value: str) -> bool:
 def _exif(image: Image.Image, data: bytes, unread: list[str]) -> Iterator[Statement]:
     try:
         block = data if image.format == "TIFF" else image.info.get("exif") or _raw_profile(image, "exif")
-        entries = tags.read_tags(block.removeprefix(b"Exif\0\0")) if block else {}
+        block = block or _app1(image, _EXIF_MARK)
+        entries = tags.read_tags(block.removeprefix(_EXIF_MARK)) if block else {}
     except ValueError as error:
         unread.append(f"its EXIF cannot be read ({error})")
         return
@@ -195,8 +202,19 @@ def _datasets(block: bytes) -> Iterator[tuple[tuple[int, int], bytes]]:
 
 def _raw_profile(image: Image.Image, name: str) -> bytes:
     """ImageMagick's and ExifTool's way to put into a PNG what it has no chunk for: a text of hex digits."""
-    text = image.info.get(f"Raw profile type {name}", "")
-    return bytes.fromhex("".join(str(text).split()[2:])) if text else b""
+    text = image.info.get(f"Raw profile type {name}")
+    if text is None:
+        return b""
+    lines = str(text).strip().split("\n", 2)  # a name, which may be of two words, the length, the digits
+    if len(lines) < 3:
+        raise ValueError("its text has no digits")
+    return bytes.fromhex(lines[2])
+
+
+def _app1(image: Image.Image, mark: bytes) -> bytes:
+    """EXIF or XMP, told by ``mark``, from a JPEG's segment that was put into a PNG as it was."""
+    segment = _raw_profile(image, "APP1")
+    return segment.removeprefix(mark) if segment.startswith(mark) else b""
 
 
 def _text(value: bytes) -> str:
