@@ -25,7 +25,7 @@ from cyclegan.recipes import to_yaml
 from cyclegan.training import checkpoint as checkpoint_module
 from cyclegan.training import loop
 from cyclegan.training.chance_state import begin_random_states, random_states
-from cyclegan.training.changes import check_changes, with_meant
+from cyclegan.training.changes import check_changes
 from cyclegan.training.checkpoint import checkpoints, mark_best
 from cyclegan.training.outcome import TrainingFailed, TrainingStopped
 from cyclegan.training.saving import Saver, copied
@@ -357,30 +357,6 @@ def test_changed_settings_are_taken_or_refused_by_name(what, tiny):
 
 def test_unchanged_settings_are_passed_over_in_silence(tiny):
     check_changes(tiny(), json.loads(tiny().model_dump_json()), pytest.fail)
-
-
-def test_resume_with_changes_what_it_names(tiny):
-    settings = with_meant(tiny(resume="latest", resume_with=("optimizer.lr=1e-3", "batch-size=4")))
-    assert (settings.optimizer.lr, settings.batch_size) == (1e-3, 4)
-
-
-@pytest.mark.parametrize(
-    "item, message",
-    [
-        ("optimizer.lr", "'optimizer.lr' is not of the form key=value"),
-        ("optimizer.rl=1", "there is no setting 'optimizer.rl'; did you mean 'optimizer.lr'"),
-        ("generator=unet", "there is no setting 'generator'"),
-        ("optimizer.lr=fast", "resume_with: optimizer.lr: .* not 'fast'"),
-    ],
-)
-def test_resume_with_says_what_is_wrong(tiny, item, message):
-    with pytest.raises(BadInput, match=message):
-        with_meant(tiny(resume="latest", resume_with=(item,)))
-
-
-def test_resume_with_alone_means_nothing(tiny):
-    with pytest.raises(BadInput, match="it goes with --resume"):
-        train(tiny(resume_with=("size=64",)))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])

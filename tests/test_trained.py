@@ -135,17 +135,17 @@ def test_the_memory_is_channels_last_where_that_is_faster(monkeypatch):
         plain = build("generator", "resnet", {"filters": 4, "blocks": 1, "norm": norm})
         return last(for_training(plain, device, precision).layers[1].weight)
 
-    for has_amx in (True, False):
-        monkeypatch.setattr(trained, "cpu_has_amx", lambda has=has_amx: has)
-        assert layout("batch") and layout("none") and layout("instance") == has_amx
+    for has_bf16 in (True, False):
+        monkeypatch.setattr(trained, "cpu_has_bf16", lambda has=has_bf16: has)
+        assert layout("batch") and layout("none") and layout("instance") == has_bf16
         assert not layout("instance", "no") and not layout("instance", device=torch.device("cuda"))
 
 
 @pytest.mark.parametrize("images", [1, 3])
 @pytest.mark.parametrize("norm", ["instance", "instance_affine"])
 @pytest.mark.parametrize("name", ["resnet", "patchgan"])
-def test_with_amx_it_is_the_same_function_and_no_map_changes_its_layout(name, norm, images, monkeypatch):
-    monkeypatch.setattr(trained, "cpu_has_amx", lambda: True)
+def test_at_bf16_it_is_the_same_function_and_no_map_changes_its_layout(name, norm, images, monkeypatch):
+    monkeypatch.setattr(trained, "cpu_has_bf16", lambda: True)
     kind = "generator" if name == "resnet" else "discriminator"
     arguments = {"blocks": 1, "upsample": "resize"} if name == "resnet" else {"layers": 2}
     torch.manual_seed(0)
@@ -170,13 +170,13 @@ def test_with_amx_it_is_the_same_function_and_no_map_changes_its_layout(name, no
     assert all(last(map_) for map_ in seen if map_.shape[1] >= 16)
 
 
-def test_without_amx_a_map_of_the_other_layout_is_brought_back():
+def test_where_bf16_is_emulated_a_map_of_the_other_layout_is_brought_back():
     """As a transformer's tokens come; else the layers behind it would go on in the layout that is slow there."""
     x = torch.rand(2, 3, 4, 5).contiguous(memory_format=torch.channels_last)
     assert InstanceNorm(3)(x).is_contiguous()
 
 
-def test_with_amx_gradients_have_gradients_and_one_pixel_has_no_norm():
+def test_by_image_gradients_have_gradients_and_one_pixel_has_no_norm():
     norm = InstanceNormByImage(3)
     x = torch.rand(2, 3, 2, 4, dtype=torch.float64).contiguous(memory_format=torch.channels_last)
     assert torch.autograd.gradgradcheck(norm, x.requires_grad_())
@@ -185,7 +185,7 @@ def test_with_amx_gradients_have_gradients_and_one_pixel_has_no_norm():
 
 
 @pytest.mark.parametrize("affine", [False, True])
-def test_compiled_with_amx_instance_norm_is_the_same_function(affine):
+def test_compiled_by_image_instance_norm_is_the_same_function(affine):
     """From what a compiler merges; batch norm it would leave as it is."""
     torch.manual_seed(0)
     norm = InstanceNormByImage(3, affine=affine, dtype=torch.float64)

@@ -44,7 +44,10 @@ PresetName = Literal["resize_and_crop", "scale_shortside_and_crop", "crop", "res
 class AugmentSettings(Frozen):
     preset: PresetName = Field("resize_and_crop", description="how an image comes to the training size")
     load_size: int | None = Field(
-        None, ge=1, description="size before the random crop; default 286/256 of --size, as in the paper"
+        None,
+        ge=1,
+        le=65536,
+        description="size before the random crop; default 286/256 of --size, as in the paper",
     )
     flip: bool = Field(True, description="mirror half of the images")
     transforms: tuple[dict[str, Any], ...] = Field(
@@ -76,7 +79,7 @@ class GeneratorSettings(Frozen):
     depth: int | None = Field(
         None, ge=1, le=10, description="halvings; of unet as many as lead to one pixel, of the others 4"
     )
-    features: int | None = Field(None, ge=1, le=65536, description="of a transformer's tokens")
+    features: int | None = Field(None, ge=1, le=4096, description="of a transformer's tokens")
     heads: int | None = Field(None, ge=1, le=1024, description="of a transformer's attention")
     style: Literal["token", "reference"] | None = Field(
         None, description="modnet's style: learned, or that of a picture of the target domain"
@@ -303,6 +306,11 @@ class SpeedSettings(Frozen):
         False,
         description="with speed.compile on a CUDA GPU: record the networks' kernels once and start them "
         "together, for less waiting between small ones; takes more memory",
+    )
+    fewer_products: bool = Field(
+        True,
+        description="on CPUs convolve many channels with a quarter (fp32) or four ninths (bf16) of the "
+        "multiplications, which rounds more; false: as torch does",
     )
     tf32: bool = Field(True, description="on CUDA GPUs multiply fp32 in TF32, which keeps 10 bits")
     autotune: bool = Field(

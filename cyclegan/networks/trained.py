@@ -6,38 +6,46 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cyclegan.networks.deployed import cpu_has_amx
+from cyclegan.networks.deployed import cpu_has_amx, cpu_has_bf16
 from cyclegan.networks.few_outputs import FewOutputsConv2d
 from cyclegan.networks.layers import ReflectionPad, is_plain, replace_layers, taking_over
 from cyclegan.networks.winograd import with_fewer_products
+from cyclegan.networks.winograd_bf16 import with_fewer_bf16_products
 
 
-def for_training(network: nn.Module, device: torch.device, precision: str = "no") -> nn.Module:
+def for_training(
+    network: nn.Module, device: torch.device, precision: str = "no", fewer_products: bool = True
+) -> nn.Module:
     """Replace layers by equal ones that take less time where ``network`` is trained; it is changed in place.
 
     Names and shapes of parameters and buffers stay, and so does what is computed, to rounding. On CPUs,
     where it was measured, instance norm goes without its copies, enlarging and convolving are done in one
     (2.25 times fewer multiplications), the last layer wastes nothing on channels that an image does not
-    have, and at fp32 convolutions between many channels take a quarter of their multiplications.
+    have, and convolutions between many channels take a quarter of their multiplications at fp32, four
+    ninths at bf16 without AMX.
 
     On all devices memory is channels_last where there is no instance norm, which is made for the other
-    layout and would change it at each layer. Where AMX multiplies bf16 it is channels_last with instance
-    norm, too: there a convolution takes less time than putting its maps into that order and back.
+    layout and would change it at each layer. Where the processor multiplies bf16 it is channels_last with
+    instance norm, too: at that speed putting maps into a convolution's order and back costs more than norms.
 
     Args:
         precision: in which it will be trained: ``no`` (fp32), ``bf16`` or ``fp16``.
+        fewer_products: take fewer multiplications, which rounds more.
     """
     norms = any(isinstance(module, nn.InstanceNorm2d) for module in network.modules())
     on_cpu = device.type == "cpu"
-    channels_last = not norms or (on_cpu and precision == "bf16" and cpu_has_amx())
+    in_bf16 = on_cpu and precision == "bf16" and cpu_has_bf16()
+    channels_last = not norms or in_bf16
     if on_cpu:
         for module in list(network.modules()):
             if isinstance(module, nn.Sequential):
                 _merge_enlargements(module)
         norm = InstanceNormByImage if channels_last else InstanceNorm
         replace_layers(network, functools.partial(_equal_layer, norm=norm))
-        if precision == "no":
+        if fewer_products and precision == "no":
             with_fewer_products(network)
+        elif fewer_products and in_bf16 and not cpu_has_amx():
+            with_fewer_bf16_products(network)
     return network.to(memory_format=torch.channels_last) if channels_last else network
 
 

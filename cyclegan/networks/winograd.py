@@ -12,18 +12,14 @@ convolution's, by processor (the points are those of Barabasz et al., arXiv 1803
 
 import functools
 import itertools
-import math
-import threading
-from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cyclegan.allocation import LARGEST_THRESHOLD
 from cyclegan.networks.layers import is_plain, replace_layers
+from cyclegan.networks.map_tiles import Piece, Tiles, scratch
 
 _SIDE = 6
 _SQUARE = _SIDE**2
@@ -72,147 +68,25 @@ def saves_time(inputs: tuple[int, ...], weight: tuple[int, ...], padding: int) -
     By products for each pair of channels, with what going there and back was measured to cost in such
     products: with few channels, or few tiles to share the transformed weights, it is not worth it.
     """
-    tiles = _Tiles.over(inputs, weight[-1], padding)
-    if min(tiles.height, tiles.width) < 1 or padding >= weight[-1]:
+    tiles = Tiles.over(inputs, weight[-1], padding, _SIDE)
+    if tiles.count < 1 or min(tiles.height, tiles.width) < 1 or padding >= weight[-1]:
         return False
     plain = inputs[0] * tiles.height * tiles.width * weight[-1] ** 2
     around = 1 + 190 / weight[0] + 190 / weight[1] + 120 / tiles.count
     return _SQUARE * tiles.count * around < 0.95 * plain
 
 
-@dataclass(frozen=True)
-class _Tiles:
-    """How the outputs of a convolution are cut into squares of ``step`` pixels."""
-
-    images: int
-    height: int
-    width: int
-    taps: int
-
-    @classmethod
-    def over(cls, inputs: tuple[int, ...], taps: int, padding: int) -> "_Tiles":
-        height, width = (size + 2 * padding - taps + 1 for size in inputs[2:])
-        return cls(inputs[0], height, width, taps)
-
-    @property
-    def step(self) -> int:
-        return _SIDE + 1 - self.taps
-
-    @property
-    def rows(self) -> int:
-        return -(-self.height // self.step)
-
-    @property
-    def columns(self) -> int:
-        return -(-self.width // self.step)
-
-    @property
-    def count(self) -> int:
-        return self.images * self.rows * self.columns
-
-    def pieces(self, channels: int, itemsize: int) -> Iterator["_Piece"]:
-        """Some images, or some rows of tiles of one, at a time."""
-        wanted = max(1, _PIECE_BYTES // (_SQUARE * channels * itemsize))
-        of_one = self.rows * self.columns
-        images = max(1, wanted // of_one)
-        rows = self.rows if wanted >= of_one else max(1, wanted // self.columns)
-        for image in range(0, self.images, images):
-            for row in range(0, self.rows, rows):
-                yield _Piece(
-                    self,
-                    slice(image, min(image + images, self.images)),
-                    slice(row, min(row + rows, self.rows)),
-                )
-
-
-@dataclass(frozen=True)
-class _Piece:
-    """Some rows of tiles of some images, and the memory order that all is done in: (N, H, W, C)."""
-
-    tiles: _Tiles
-    images: slice
-    rows: slice
-
-    @property
-    def top(self) -> int:
-        return self.rows.start * self.tiles.step
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Images, and rows and columns of tiles of each."""
-        images, rows = (part.stop - part.start for part in (self.images, self.rows))
-        return images, rows, self.tiles.columns
-
-    @property
-    def count(self) -> int:
-        return math.prod(self.shape)
-
-    def empty(self, like: Tensor, channels: int, border: int) -> Tensor:
-        """Scratch memory for all pixels of the piece's tiles, with ``border`` of their neighbours."""
-        images, *tiles = self.shape
-        return _scratch("pixels", (images, *(n * self.tiles.step + border for n in tiles), channels), like)
-
-    def cut(self, x: Tensor, border: int, padding: int) -> Tensor:
-        """The pixels of (N, C, H, W) that the piece's tiles see, with zeros where there are none."""
-        pixels = self.empty(x, x.shape[1], border)
-        inside, theirs = self.overlap(pixels, x, padding)
-        if inside.shape != pixels.shape:
-            pixels.zero_()
-        inside.copy_(theirs)
-        return pixels
-
-    def overlap(self, pixels: Tensor, x: Tensor, padding: int) -> tuple[Tensor, Tensor]:
-        """The pixels that ``x`` has, and those of ``x`` that the piece has, as views of (N, h, w, C)."""
-        above = max(0, padding - self.top)
-        first = max(0, self.top - padding)
-        height = min(pixels.shape[1] - above, x.shape[2] - first)
-        width = min(pixels.shape[2] - padding, x.shape[3])
-        theirs = x[self.images, :, first : first + height, :width].permute(0, 2, 3, 1)
-        return pixels[:, above : above + height, padding : padding + width], theirs
-
-    def windows(self, pixels: Tensor, side: int) -> Tensor:
-        """The tiles' pixels by their place, (side, side, images, rows, columns, C), a view."""
-        step, (image, row, column, channel) = self.tiles.step, pixels.stride()
-        return pixels.as_strided(
-            (side, side, *self.shape, pixels.shape[3]),
-            (row, column, image, step * row, step * column, channel),
-        )
-
-    def transformed(self, matrix: Tensor, pixels: Tensor, side: int, name: str) -> Tensor:
-        """The windows' pixels by points, (36, tiles, C), in the scratch memory of that name."""
-        windows = self.windows(pixels, side)
-        by_place = _scratch("by place", windows.shape, pixels).copy_(windows)
-        return _product(matrix, by_place, side**2, name).view(_SQUARE, self.count, pixels.shape[3])
-
-
-class _Scratch(threading.local):
-    """A thread's memory for what lives within one call, kept from call to call.
-
-    Had anew each time and freed again, it would leave holes between what is kept for the backward pass, and
-    a training would take a quarter more memory than it fills.
-    """
-
-    def __init__(self) -> None:
-        self.held: dict[tuple[str, torch.dtype], Tensor] = {}
-
-    def __call__(self, name: str, shape: tuple[int, ...], like: Tensor) -> Tensor:
-        """Contiguous, of any content, until the same name is asked for again."""
-        count, key = math.prod(shape), (name, like.dtype)
-        if count * like.itemsize > LARGEST_THRESHOLD:  # mapped by itself, it leaves no hole
-            return like.new_empty(shape)
-        if key not in self.held or self.held[key].numel() < count:
-            with torch.inference_mode(False):  # else it could not be written to in a training
-                self.held[key] = torch.empty(count, dtype=like.dtype)
-        return self.held[key][:count].view(shape)
-
-
-_scratch = _Scratch()
+def _by_points(piece: Piece, matrix: Tensor, pixels: Tensor, side: int, name: str) -> Tensor:
+    """The windows' pixels by points, (36, tiles, C), in the scratch memory of that name."""
+    windows = piece.windows(pixels, side)
+    by_place = scratch("by place", windows.shape, pixels).copy_(windows)
+    return _product(matrix, by_place, side**2, name).view(_SQUARE, piece.count, pixels.shape[3])
 
 
 def _product(matrix: Tensor, x: Tensor, rows: int, name: str) -> Tensor:
     """``matrix`` times all of ``x``, contiguous, as ``rows`` rows."""
     columns = x.numel() // rows
-    made = _scratch(name, (matrix.shape[0], columns), x)
+    made = scratch(name, (matrix.shape[0], columns), x)
     return torch.mm(matrix, x.view(rows, columns), out=made)
 
 
@@ -221,17 +95,17 @@ class _WinogradConvolution(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.padding, ctx.bias_sizes = padding, None if bias is None else list(bias.shape)
-        tiles = _Tiles.over(x.shape, weight.shape[-1], padding)
+        tiles = Tiles.over(x.shape, weight.shape[-1], padding, _SIDE)
         back, there, _ = _matrices(tiles.taps, x.dtype)
         by_point = _weights_by_point(weight).transpose(1, 2)
         size = (tiles.images, len(weight), tiles.height, tiles.width)
         last = x.is_contiguous(memory_format=torch.channels_last)
         layout = torch.channels_last if last else torch.contiguous_format
         made = torch.empty(size, dtype=x.dtype, memory_format=layout)
-        for piece in tiles.pieces(max(weight.shape[:2]), x.itemsize):
+        for piece in tiles.pieces(max(weight.shape[:2]), x.itemsize, _PIECE_BYTES):
             pixels = piece.cut(x, tiles.taps - 1, padding)
-            seen = piece.transformed(there, pixels, _SIDE, "seen")
-            products = _scratch("products", (_SQUARE, piece.count, len(weight)), x)
+            seen = _by_points(piece, there, pixels, _SIDE, "seen")
+            products = scratch("products", (_SQUARE, piece.count, len(weight)), x)
             torch.bmm(seen, by_point, out=products)
             if bias is not None:
                 products[_SIDE + 1] += bias  # A has a column of ones there: it goes to all outputs of a tile
@@ -247,36 +121,47 @@ class _WinogradConvolution(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         wanted = ctx.needs_input_grad[:3]
         if torch.is_grad_enabled():  # gradients of gradients are wanted: the plain way, which has them
-            padding = [ctx.padding] * 2
-            found = torch.ops.aten.convolution_backward(
-                gradient, x, weight, ctx.bias_sizes, [1, 1], padding, [1, 1], False, [0, 0], 1, wanted
-            )
-            return *found, None
+            return *plain_gradients(gradient, x, weight, ctx.bias_sizes, ctx.padding, wanted), None
         of_x, of_weight = _gradients(gradient, x, weight, ctx.padding, wanted)
         of_bias = gradient.sum((0, 2, 3)) if wanted[2] else None
         return of_x, of_weight, of_bias, None
+
+
+def plain_gradients(
+    gradient: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    bias_sizes: list[int] | None,
+    padding: int,
+    wanted: tuple[bool, bool, bool],
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Those of input, weight and bias as torch has them, which have gradients themselves."""
+    around = [padding] * 2
+    return torch.ops.aten.convolution_backward(
+        gradient, x, weight, bias_sizes, [1, 1], around, [1, 1], False, [0, 0], 1, wanted
+    )
 
 
 def _gradients(
     gradient: Tensor, x: Tensor, weight: Tensor, padding: int, wanted: tuple[bool, ...]
 ) -> tuple[Tensor | None, Tensor | None]:
     """Of the inputs and of the weight: each step of the way there, transposed, from the last to the first."""
-    tiles = _Tiles.over(x.shape, weight.shape[-1], padding)
+    tiles = Tiles.over(x.shape, weight.shape[-1], padding, _SIDE)
     back, there, of_weights = _matrices(tiles.taps, x.dtype)
     outputs, inputs = weight.shape[:2]
     of_x = torch.zeros_like(x) if wanted[0] else None
     by_point = _weights_by_point(weight) if wanted[0] else None
-    of_points = _scratch("of points", (_SQUARE, outputs, inputs), x) if wanted[1] else None
-    for number, piece in enumerate(tiles.pieces(max(outputs, inputs), x.itemsize)):
+    of_points = scratch("of points", (_SQUARE, outputs, inputs), x) if wanted[1] else None
+    for number, piece in enumerate(tiles.pieces(max(outputs, inputs), x.itemsize, _PIECE_BYTES)):
         toward = piece.cut(gradient, 0, 0)
-        of_products = piece.transformed(back.t(), toward, tiles.step, "products")
+        of_products = _by_points(piece, back.t(), toward, tiles.step, "products")
         if of_points is not None:
             pixels = piece.cut(x, tiles.taps - 1, padding)
-            seen = piece.transformed(there, pixels, _SIDE, "seen")
+            seen = _by_points(piece, there, pixels, _SIDE, "seen")
             # At first there is nothing yet to be added to.
             of_points.baddbmm_(of_products.transpose(1, 2), seen, beta=min(number, 1))
         if of_x is not None:
-            of_seen = _scratch("seen", (_SQUARE, piece.count, inputs), x)
+            of_seen = scratch("seen", (_SQUARE, piece.count, inputs), x)
             torch.bmm(of_products, by_point, out=of_seen)
             of_pixels = piece.empty(x, inputs, tiles.taps - 1).zero_()
             places = piece.windows(of_pixels, _SIDE)
@@ -298,7 +183,7 @@ def _weights_by_point(weight: Tensor) -> Tensor:
     """(outputs, inputs, taps, taps) as (36, outputs, inputs)."""
     outputs, inputs, taps, _ = weight.shape
     of_weights = _matrices(taps, weight.dtype)[2]
-    made = _scratch("by point", (_SQUARE, outputs * inputs), weight)
+    made = scratch("by point", (_SQUARE, outputs * inputs), weight)
     torch.mm(of_weights, weight.reshape(outputs * inputs, taps**2).t(), out=made)
     return made.view(_SQUARE, outputs, inputs)
 

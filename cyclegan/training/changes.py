@@ -48,15 +48,19 @@ def with_meant(settings: TrainSettings) -> TrainSettings:
     return validated(TrainSettings, values, "resume_with")
 
 
-def check_changes(now: TrainSettings, then: Mapping[str, Any], say: Callable[[str], None]) -> None:
+def check_changes(now: TrainSettings, then: Mapping[str, Any], say: Callable[[str], None]) -> set[str]:
     """Compare the settings with those of the checkpoint; say which harmless ones changed.
+
+    Returns:
+        The dotted names of all that changed.
 
     Raises:
         BadInput: one that decides what is learned changed and ``--resume-with`` does not name it.
     """
     meant = {item.partition("=")[0].replace("-", "_") for item in now.resume_with}
-    taken, refused = [], []
+    taken, refused, changed = [], [], set()
     for key, before, after in _differences(then, now.model_dump(mode="json")):
+        changed.add(key)
         words = f"{key} {_short(after)} instead of {_short(before)}"
         if key in SILENT:
             continue
@@ -73,6 +77,7 @@ def check_changes(now: TrainSettings, then: Mapping[str, Any], say: Callable[[st
         )
     if taken:
         say(f"Changed since the checkpoint: {'; '.join(taken)}")
+    return changed
 
 
 def _differences(

@@ -86,10 +86,12 @@ class Trainer:
         self.progress, random_states = Progress(), None
         self.meter = Meter(self.accelerator, settings.batch_size)
         if self.run.resumed_from is not None:
-            check_changes(settings, read_settings(self.run.resumed_from), self.bar.say)
+            changed = check_changes(settings, read_settings(self.run.resumed_from), self.bar.say)
             self.progress, random_states = restore(
-                self.run.resumed_from, self.step, self.averaged, self.meter
+                self.run.resumed_from, self.step, self.averaged, self.meter, changed
             )
+            if "discriminator.detail" in changed:
+                calibrate(self.step.networks, self.dataset, self.accelerator.device)
         self.step.learn_styles({side: store.paths for side, store in self.dataset.stores.items()})
         self.samples = Samples(self.domain, settings, self.accelerator.device)
         self.tracking = Tracking(self.accelerator, settings, self.run.folder)

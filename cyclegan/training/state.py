@@ -1,6 +1,6 @@
 """All that decides the next step, besides settings and progress: taken out, and put back."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,9 @@ from cyclegan.training.chance_state import random_states
 from cyclegan.training.checkpoint import Progress, read_checkpoint
 from cyclegan.training.meter import Meter
 from cyclegan.training.step import TrainingStep
+
+# What a picture looks like when a style is learned of it, and which layers look.
+_STYLE_SETTINGS = {"size", "augment.preset", "augment.load_size", "data.background", "losses.style_layers"}
 
 
 def state_of(
@@ -54,9 +57,17 @@ def _load_optimizer(optimizer: AcceleratedOptimizer, state: dict[str, Any]) -> N
 
 
 def restore(
-    checkpoint: Path, step: TrainingStep, averaged: Mapping[str, nn.Module], meter: Meter
+    checkpoint: Path,
+    step: TrainingStep,
+    averaged: Mapping[str, nn.Module],
+    meter: Meter,
+    changed: Collection[str] = (),
 ) -> tuple[Progress, dict[str, Any]]:
     """Put a checkpoint's state back; returns how far it had come, and the random states to begin with.
+
+    Args:
+        changed: names of settings that it was made with other values of. What was kept for those is left
+            out: pools and queues of another size, and styles, which are learned anew.
 
     Raises:
         BadInput: the checkpoint holds other networks than the settings name.
@@ -73,11 +84,16 @@ def restore(
         raise BadInput(f"{checkpoint}: holds other networks than the settings name ({findings})") from error
     _load_optimizer(step.optimizer_G, state["optimizer_G"])
     _load_optimizer(step.optimizer_D, state["optimizer_D"])
-    for side, pool in step.pools.items():
-        pool.load(state[f"pool_{side.lower()}"], device)
-    for kind, queue in step.queues.items():
-        queue.load(state["queues"][kind], device)
-    step.perceptual.load(state.get("styles", {}))
+    step.goes_on_from(progress.step, progress.images_seen)
+    if "size" not in changed:
+        for side, pool in step.pools.items():
+            pool.load(state[f"pool_{side.lower()}"], device)
+        for kind, queue in step.queues.items():
+            queue.load(state["queues"][kind], device)
+    if _STYLE_SETTINGS.isdisjoint(changed):
+        styles = state.get("styles", {})
+        fixed = {side for side in styles if f"losses.style_picture_{side.lower()}" not in changed}
+        step.perceptual.load({side: styles[side] for side in fixed})
     if scaler is not None and state["scaler"] is not None:
         scaler.load_state_dict(state["scaler"])
     meter.load(state["meter"])

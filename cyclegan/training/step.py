@@ -39,6 +39,7 @@ class TrainingStep:
 
     def __init__(self, settings: TrainSettings, accelerator: Accelerator) -> None:
         self.settings, self.accelerator = settings, accelerator
+        self.first_step = self.first_image = 0
         self.networks = placed_networks(settings, accelerator)
         self.directions = settings.directions
         self.discriminators = discriminators_of(self.networks)
@@ -86,6 +87,10 @@ class TrainingStep:
 
         perceptual.load(decided_by_main(self.accelerator, learned))
 
+    def goes_on_from(self, step: int, images_seen: int) -> None:
+        """Steps are counted from there on: what came before may have had batches of another size."""
+        self.first_step, self.first_image = step, images_seen
+
     def __call__(self, parts: Sequence[Batch], lr_factor: float) -> Losses:
         """One update of all networks.
 
@@ -110,7 +115,8 @@ class TrainingStep:
         for group in self.optimizer_D.param_groups:
             group["lr"] = self.lr_D * lr_factor
         losses: Losses = {}
-        number = int(parts[0]["position"][0]) // self.settings.batch_size
+        shown = int(parts[0]["position"][0]) - self.first_image
+        number = self.first_step + shown // self.settings.batch_size
         pretraining = number % FAR < self.settings.pretrain.steps
         if number % FAR == self.settings.pretrain.steps > 0:
             # The translation begins with the weights, not with Adam's memory of another task.
@@ -219,8 +225,9 @@ class TrainingStep:
 def placed_networks(settings: TrainSettings, accelerator: Accelerator) -> dict[str, nn.Module]:
     """The networks where they are trained, with the layers that are fast there."""
     device, precision = accelerator.device, accelerator.mixed_precision
+    fewer = settings.speed.fewer_products
     networks = build_networks(settings)
-    return {name: for_training(net.to(device), device, precision) for name, net in networks.items()}
+    return {name: for_training(net.to(device), device, precision, fewer) for name, net in networks.items()}
 
 
 def compile_networks(networks: Iterable[nn.Module], speed: SpeedSettings, device: torch.device) -> None:
