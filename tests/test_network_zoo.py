@@ -27,6 +27,8 @@ ZOO = {
     "modnet, reference": ("modnet", {**SMALL, "depth": 3, "style": "reference"}),
     "modnet, attention": ("modnet", {**SMALL, "depth": 2, "attention": 1}),
     "modnet, residual": ("modnet", {**SMALL, "depth": 2, "residual": True}),
+    "modnet, coarse": ("modnet", {**SMALL, "depth": 1, "residual": "coarse"}),
+    "vit_unet, coarse": ("vit_unet", {**SMALL, "depth": 1, "residual": "coarse"}),
 }
 CONVOLUTIONS = (torch.nn.Conv2d, torch.nn.ConvTranspose2d)
 JUDGES = {

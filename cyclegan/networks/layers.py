@@ -16,6 +16,7 @@ NormName = Literal["instance", "instance_affine", "batch", "none"]
 PaddingName = Literal["reflect", "replicate", "zero"]
 DownsampleName = Literal["stride", "blur"]
 Residual = bool | Literal["coarse"]
+_COARSE = 4  # pixels, over which colours are averaged
 UpsampleName = Literal["transpose", "resize", "resize_zero", "bilinear", "bilinear_zero", "blur"]
 
 
@@ -258,6 +259,11 @@ def clamp(x: Tensor) -> Tensor:
     return _Clamp.apply(x)
 
 
+def smallest_multiple(depth: int, residual: Residual) -> int:
+    """Pixels that sides must be a multiple of, with so many halvings and that ``Ending``."""
+    return max(2**depth, _COARSE if residual == "coarse" else 1)
+
+
 class Ending(nn.Module):
     """A generator's last step: tanh; with ``residual``, a sum with the image, clamped.
 
@@ -271,7 +277,9 @@ class Ending(nn.Module):
         self.residual = bool(residual)
         # Never without a layer of its own, so that who follows a network layer by layer looks in here, too.
         if residual == "coarse":
-            self.colours = nn.Sequential(nn.AvgPool2d(4), nn.Upsample(scale_factor=4, mode="bilinear"))
+            self.colours = nn.Sequential(
+                nn.AvgPool2d(_COARSE), nn.Upsample(scale_factor=_COARSE, mode="bilinear")
+            )
         elif residual:
             self.colours = nn.Identity()
         else:

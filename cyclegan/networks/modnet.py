@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from cyclegan.networks.attention import attention_at, check_attention
-from cyclegan.networks.layers import Ending, ReflectionPad, Residual
+from cyclegan.networks.layers import Ending, ReflectionPad, Residual, smallest_multiple
 from cyclegan.networks.transformer import PixelwiseTransformer
 from cyclegan.networks.vit_unet import Encoder, enlarge
 
@@ -118,7 +118,7 @@ class ModNet(nn.Module):
         attention: int = 0,
     ) -> None:
         super().__init__()
-        self.multiple_of = 2**depth
+        self.multiple_of = smallest_multiple(depth, residual)
         self.takes_reference = style == "reference"
         check_attention(attention, [2**level for level in range(depth)])
         widths = [filters * 2**level for level in range(depth)]

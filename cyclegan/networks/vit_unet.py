@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from cyclegan.networks.attention import attention_at, check_attention
-from cyclegan.networks.layers import Ending, NormName, Residual, norm_layer
+from cyclegan.networks.layers import Ending, NormName, Residual, norm_layer, smallest_multiple
 from cyclegan.networks.transformer import PixelwiseTransformer
 
 
@@ -87,7 +87,7 @@ class VitUnet(nn.Module):
         attention: int = 0,
     ) -> None:
         super().__init__()
-        self.multiple_of = 2**depth
+        self.multiple_of = smallest_multiple(depth, residual)
         check_attention(attention, [2**level for level in range(depth)])
         widths = [filters * 2**level for level in range(depth)]
         self.down = Encoder(channels, widths, norm)
