@@ -23,9 +23,10 @@ from cyclegan import chance
 from cyclegan.config import TrainSettings
 from cyclegan.datasets import fetch, prepare, unpaired
 from cyclegan.datasets.archive import extract, safe_members
-from cyclegan.datasets.augment import Augment, fit
+from cyclegan.datasets.augment import Augment
 from cyclegan.datasets.cards import ZipSource, load_card
 from cyclegan.datasets.domain import open_domain
+from cyclegan.datasets.scale import Scale, fit
 from cyclegan.datasets.store import ImageStore
 from cyclegan.datasets.unpaired import PositionSampler, UnpairedImages, loader, on_device, open_stores
 from cyclegan.errors import BadInput
@@ -531,7 +532,7 @@ def test_a_changed_file_is_decoded_anew(tiny, small_domain, here):
 def test_presets(preset, stored):
     load_size = {"load_size": 36} if "and_crop" in preset else {}
     settings = TrainSettings(size=32, augment={"preset": preset, **load_size})
-    image = fit(settings)(np.zeros((40, 60, 3), np.uint8))
+    image = fit(Scale.of(settings))(np.zeros((40, 60, 3), np.uint8))
     assert image.shape[:2] == stored
     assert Augment(settings)(image, "A", 0).shape == (32, 32, 3)
 

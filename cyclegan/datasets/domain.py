@@ -1,5 +1,6 @@
 """Which files a run trains on and which it holds out, from a card or from own folders."""
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,9 +127,9 @@ def spread_readable(paths: Sequence[Path], count: int, load: Callable[[Path], Lo
     Raises:
         BadInput: none of them can be read.
     """
-    chosen = spread(paths, count)
+    chosen = dict.fromkeys(spread(paths, count))
     left = len(chosen)
-    for path in [*chosen, *(path for path in paths if path not in set(chosen))]:
+    for path in itertools.chain(chosen, (path for path in paths if path not in chosen)):
         if left == 0:
             return
         try:

@@ -1,5 +1,6 @@
 """The scale that training sees pictures at, before it cuts its squares out of them."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from cyclegan.config import Frozen, PresetName, TrainSettings
 from cyclegan.errors import BadInput
-from cyclegan.images import read_image, resize, to_tensor
+from cyclegan.images import MAX_PIXELS, read_image, resize, to_tensor
 
 MAX_ENLARGEMENT = 4  # a picture blown up more than this teaches the networks blur
 LARGEST = 1024  # pixels a side of what is taken of a picture whose style is wanted
@@ -19,8 +20,8 @@ class Scale(Frozen):
     """The part of a preset that is the same every time; sizes in pixels."""
 
     preset: PresetName
-    size: int = Field(ge=1)
-    load_size: int = Field(ge=1)
+    size: int = Field(ge=1, le=8192)
+    load_size: int = Field(ge=1, le=65536)
 
     @classmethod
     def of(cls, settings: TrainSettings) -> "Scale":
@@ -31,7 +32,7 @@ def fit(scale: Scale) -> Callable[[np.ndarray], np.ndarray]:
     """What is done once when an image is decoded.
 
     The returned function maps (H, W, C) to the stored image and raises ValueError where the image is
-    too small for it.
+    too small for it, or would become too large.
     """
     preset, size, load_size = scale.preset, scale.size, scale.load_size
 
@@ -43,15 +44,28 @@ def fit(scale: Scale) -> Callable[[np.ndarray], np.ndarray]:
             raise ValueError(
                 f"{width}x{height} pixels are too few; {needed} a side are needed for size {size}"
             )
-        if preset == "resize_and_crop":
-            return resize(pixels, load_size, load_size)
-        if preset == "resize":
-            return resize(pixels, size, size)
-        if preset == "scale_shortside_and_crop":
-            return resize(pixels, round(height * load_size / shorter), round(width * load_size / shorter))
-        return pixels
+        target = {
+            "resize_and_crop": (load_size, load_size),
+            "resize": (size, size),
+            "scale_shortside_and_crop": (
+                round(height * load_size / shorter),
+                round(width * load_size / shorter),
+            ),
+            "crop": (height, width),
+        }[preset]
+        if math.prod(target) > MAX_PIXELS:
+            raise ValueError(
+                f"{width}x{height} pixels would become {target[1]}x{target[0]}, past the limit of "
+                f"{MAX_PIXELS:,}; a smaller load size, or a part of the picture, is needed"
+            )
+        return resize(pixels, *target)
 
     return apply
+
+
+def largest_of_many(scale: Scale) -> int:
+    """The same where many pictures are looked at, whose mean style is wanted."""
+    return max(2 * scale.size, 256)
 
 
 def picture_at(

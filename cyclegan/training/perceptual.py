@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cyclegan.config import LossSettings, TrainSettings
 from cyclegan.datasets.domain import spread_readable
-from cyclegan.datasets.scale import Scale, picture_at
+from cyclegan.datasets.scale import Scale, largest_of_many, picture_at
 from cyclegan.evaluation.features import vgg19_judge
 from cyclegan.losses import consistency_loss, content_loss, gram, style_loss, total_variation
 
@@ -127,9 +127,8 @@ def style_pictures(settings: TrainSettings, side: str, train: Sequence[Path]) ->
     if named is not None:
         yield picture_at(scale, named, data.channels, data.background)
         return
-    largest = max(2 * settings.size, 256)
 
     def load(path: Path) -> Tensor:
-        return picture_at(scale, path, data.channels, data.background, largest)
+        return picture_at(scale, path, data.channels, data.background, largest_of_many(scale))
 
     yield from spread_readable(train, STYLE_IMAGES, load)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from cyclegan.config import TrainSettings
 from cyclegan.datasets.domain import Domain, spread_readable
-from cyclegan.datasets.scale import Scale, picture_at
+from cyclegan.datasets.scale import Scale, largest_of_many, picture_at
 from cyclegan.images import read_image, resize, to_tensor
 from cyclegan.reporting.grids import sample_grid
 from cyclegan.training.objectives import takes_reference
@@ -101,7 +101,7 @@ def _as_trained(paths: list[Path], settings: TrainSettings, device: torch.device
     data, scale = settings.data, Scale.of(settings)
 
     def load(path: Path) -> Tensor:
-        return picture_at(scale, path, data.channels, data.background).to(device)
+        return picture_at(scale, path, data.channels, data.background, largest_of_many(scale)).to(device)
 
     return list(spread_readable(paths, STYLE_PICTURES, load))
 
