@@ -20,11 +20,13 @@ import numpy as np
 import pytest
 import torch
 from generators import TINY_GENERATOR, generator_config
+from photographs import photo
 from PIL import Image
 
 from cyclegan import Translator
 from cyclegan.artifacts import GeneratorConfig, save_generator
 from cyclegan.config import TrainSettings
+from cyclegan.images import to_tensor
 from cyclegan.networks import build
 from cyclegan.networks.layers import initialize
 from cyclegan.recipes import read_yaml
@@ -32,6 +34,9 @@ from cyclegan.reporting.report import write_report
 
 if TYPE_CHECKING:
     from app_server import AppServer
+
+    from cyclegan.networks.vgg19 import VGG19
+    from cyclegan.stylization import Style
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -208,3 +213,23 @@ def _fresh_accelerate() -> None:
 
     AcceleratorState._reset_state(True)
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="module")
+def vgg() -> "VGG19":
+    from cyclegan.networks.vgg19 import pretrained_vgg19
+
+    return pretrained_vgg19()
+
+
+@pytest.fixture(scope="module")
+def cat() -> torch.Tensor:
+    return to_tensor(photo("chelsea", 64, 64))
+
+
+@pytest.fixture(scope="module")
+def cells() -> "Style":
+    """A texture with strong colours: stained tissue."""
+    from cyclegan.stylization import Style
+
+    return Style(to_tensor(photo("immunohistochemistry", 64, 64)))

@@ -20,6 +20,7 @@ from cyclegan.stylization.stylizer import (
     Method,
     Stylizer,
     facts,
+    networks_of,
     style_digests,
     weights_digest,
 )
@@ -50,6 +51,7 @@ class _Asked:
     tiling: Tiling
     preview: Path | None
     every: int
+    batch_size: int | None
 
     def refuse_others(self) -> None:
         """Options of the one method that the other does not know are not passed over.
@@ -67,7 +69,16 @@ class _Asked:
             raise BadInput("--every: is for --method optimize; the fast one takes no steps")
         if self.method == "fast" and self.tiling != Tiling() and (self.masks or self.options.size):
             raise BadInput("--tile, --tiling: with --masks or --size pictures go whole; leave them out")
+        if self.method == "fast" and self.tiling.method == "exact":
+            raise BadInput(
+                "--tiling exact: cannot follow the fast network layer by layer; use --tiling dense, "
+                "or leave it out"
+            )
         if self.method == "optimize":
+            if self.batch_size not in (None, 1):
+                raise BadInput(
+                    "--batch-size: is for --method fast; optimize does pictures one by one, so leave it out"
+                )
             if self.strength != 1:
                 raise BadInput("--strength: is for --method fast; use --style-weight with optimize")
             if self.tiling != Tiling():
@@ -126,14 +137,15 @@ def stylize(args: list[str]) -> int:
             every: steps from one line of progress, and one preview, to the next
             format: of the outputs; default is each picture's own
             quality: of JPEG and WebP, 1 to 100
-            batch_size: pictures of one shape at once; default 1 on CPUs, 16 on GPUs
+            batch_size: pictures of one shape at once (fast); default 1 on CPUs, 16 on GPUs
             overwrite: do all again, and replace what lies there
-            label: say in each file that a machine made it, how, and in the style of which pictures
+            label: say in each file, the preview too, that a machine made it, how, and in the style of which
+                pictures
             sign_cert: sign each file (C2PA) by this chain of certificates, PEM, the signer's own first
             sign_key: the signer's private key (PEM)
             sign_tsa: address of a timestamp authority; without one nothing goes over the network
             tile: side of the tiles in pixels; auto cuts what memory cannot hold (fast)
-            tiling: how tiles are made to agree, as with cyclegan translate (fast)
+            tiling: how tiles are made to agree (fast): dense or naive, as with cyclegan translate; not exact
             json: end with one line of JSON
         """
         pictures, signing = (style, *more_styles), (sign_cert, sign_key, sign_tsa)
@@ -150,9 +162,12 @@ def stylize(args: list[str]) -> int:
                 Tiling(tile, tiling),
                 preview,
                 every,
+                batch_size,
             )
             asked.refuse_others()
-            folder = FolderOptions(None, format, quality, batch_size, overwrite, label, signer_of(*signing))
+            # A batch of optimizations is no faster, and its first picture would wait for its last.
+            at_once = 1 if method == "optimize" else batch_size
+            folder = FolderOptions(None, format, quality, at_once, overwrite, label, signer_of(*signing))
             return _stylize(content, output, asked, folder, json)
 
         return run
@@ -180,12 +195,12 @@ def _stylize(content: Path, target: Path, asked: _Asked, options: FolderOptions,
                 f"--preview: {asked.preview} is one of the pictures given, or the result; name another file"
             )
     styles = read_styles(asked.pictures, asked.weights, asked.masks, asked.style_masks)
-    translator = _translator(asked, styles, share.device(), len(planned))
+    translator = _translator(asked, styles, share.device(), len(planned), options.label)
     return carry_out(FolderTranslation(translator, planned, options, share), target, as_json, "stylize")
 
 
 def _translator(
-    asked: _Asked, styles: Sequence[Style], device: "torch.device", pictures: int
+    asked: _Asked, styles: Sequence[Style], device: "torch.device", pictures: int, labelled: bool
 ) -> "Translator":
     """What carries a stylization through the same files, labels and records as a translation."""
     from cyclegan.translation import Translator
@@ -193,27 +208,33 @@ def _translator(
     from cyclegan.translation.provenance import Label
 
     options, method = asked.options, asked.method
-    digest = weights_digest(method)
-    label = Label.of_stylization(SYSTEMS[method], digest, LICENCES[method], style_digests(styles))
+    digest, used = weights_digest(method), networks_of(method, options)
+    system = ", then ".join(SYSTEMS[each] for each in used)
+    licences = dict(chain.from_iterable(LICENCES[each].items() for each in used))
+    label = Label.of_stylization(system, digest, licences, style_digests(styles))
     if method == "optimize":
-        backend = Stylizer(styles, options, device, _Reporter(asked, label, pictures))
+        backend = Stylizer(styles, options, device, _Reporter(asked, label if labelled else None, pictures))
         choices = options.record()
+        if "fast" in used:
+            choices["fast_sha256"] = weights_digest("fast")
     else:
         network = fast_network(styles, asked.strength, options.keep_colours, options.size)
-        backend = TorchBackend(network, Images(multiple_of=network.multiple_of), device, "fp32", digest)
+        # Tiles begin at multiples; the network itself takes pictures of any size.
+        tiles = Images(multiple_of=network.multiple_of)
+        backend = TorchBackend(network, tiles, device, "fp32", digest)
         choices = {
             "strength": asked.strength,
             "size": options.size,
             "keep_colours": options.keep_colours,
         }
     record = facts(method, styles, choices)
-    return Translator(backend, backend.config, label=label, tiling=asked.tiling, facts=record)
+    return Translator(backend, Images(), label=label, tiling=asked.tiling, facts=record)
 
 
 class _Reporter:
     """Lines of progress on standard error, and the preview."""
 
-    def __init__(self, asked: _Asked, label: "Label", pictures: int) -> None:
+    def __init__(self, asked: _Asked, label: "Label | None", pictures: int) -> None:
         self.every, self.preview, self.label = asked.every, asked.preview, label
         self.pictures, self.begun = pictures, 0
         if self.preview is not None and self.preview.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
@@ -237,8 +258,10 @@ class _Reporter:
         from cyclegan.images import from_tensor, write_image
         from cyclegan.metadata import Metadata
 
-        # The digest of what it is made from stands in the result, which this is not yet.
-        metadata = self.label.stamp(Metadata(), "", {"step": progress.step, "steps": progress.steps})
+        metadata = Metadata()
+        if self.label is not None:
+            # The digest of what it is made from stands in the result, which this is not yet.
+            metadata = self.label.stamp(metadata, "", {"step": progress.step, "steps": progress.steps})
         try:
             write_image(path, from_tensor(progress.image[0]), metadata=metadata)
         except OSError as error:

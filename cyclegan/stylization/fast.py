@@ -20,7 +20,7 @@ from cyclegan.artifacts.onnx_file import onnx_session
 from cyclegan.errors import BadInput, optional
 from cyclegan.images import resize
 from cyclegan.networks.arbitrary_style import ArbitraryStyle, load_arbitrary_style
-from cyclegan.networks.inference import translate
+from cyclegan.networks.inference import pad
 from cyclegan.stylization.colour import with_colours_of
 from cyclegan.stylization.options import SMALLEST
 from cyclegan.stylization.styles import Style, resized
@@ -61,7 +61,7 @@ class StylePredictor:
 
 
 class FastStyle(nn.Module):
-    """(N, 3, H, W) in [-1, 1] to the same shape, H and W multiples of 4, in the look of ``styles``.
+    """(N, 3, H, W) in [-1, 1] to the same shape, of any size, in the look of ``styles``.
 
     Args:
         size: longer side of the picture as it is computed; default its own.
@@ -69,7 +69,7 @@ class FastStyle(nn.Module):
         keep_colours: take over the styles' light and dark only.
     """
 
-    multiple_of = ArbitraryStyle.multiple_of
+    multiple_of = ArbitraryStyle.multiple_of  # of tiles, which begin where pixels of its smallest maps do
     reach = ArbitraryStyle.reach
 
     def __init__(
@@ -93,21 +93,23 @@ class FastStyle(nn.Module):
             # A blend of styles is the style of the blended vectors (§4.3).
             self.masks, self.weights = [None], [1.0]
             self.vectors = [sum(style.weight * v for style, v in zip(styles, vectors, strict=True))]
+        self.in_tiles = False
         # What a mask or a size belongs to is the whole picture: no tile shows that.
         self.attends_to_all = size is not None or self.masks != [None]
         transformer.use_style(self.vectors[0])
 
     def for_picture(self, view: Callable[[], Tensor]) -> "FastStyle":
-        """The network for tiles of one picture, whose own vector they share.
+        """The network for tiles of one picture, multiples of 4 a side; they share its own vector.
 
         Args:
             view: gives the whole picture, small, (3, h, w); not asked at full strength.
         """
-        if self.strength == 1:
-            return self
-        network, own = copy.deepcopy(self), self.predictor(view())
-        network.vectors, network.strength = [self._between(v, own) for v in self.vectors], 1
-        network.transformer.use_style(network.vectors[0].to(next(self.parameters())))
+        network = copy.deepcopy(self)
+        network.in_tiles = True
+        if self.strength < 1:
+            own = self.predictor(view())
+            network.vectors, network.strength = [self._between(v, own) for v in self.vectors], 1
+            network.transformer.use_style(network.vectors[0].to(next(self.parameters())))
         return network
 
     def _between(self, style: Tensor, own: Tensor) -> Tensor:
@@ -117,7 +119,8 @@ class FastStyle(nn.Module):
         if self.attends_to_all or self.strength < 1:
             made = torch.cat([self._sized(image) for image in images.split(1)])
         else:
-            made = self.transformer(images)
+            # Tiles are padded already, and followed layer by layer, which a look at their size would end.
+            made = self.transformer(images) if self.in_tiles else self._painted(images)
         return with_colours_of(made, images) if self.keep_colours else made
 
     def _sized(self, image: Tensor) -> Tensor:
@@ -126,7 +129,7 @@ class FastStyle(nn.Module):
             return self._one(image)
         share = self.size / max(height, width)
         small = resized(image, *(max(SMALLEST, round(side * share)) for side in (height, width))).clamp(-1, 1)
-        return resized(translate(self._one, small, self.multiple_of), height, width).clamp(-1, 1)
+        return resized(self._one(small), height, width).clamp(-1, 1)
 
     def _one(self, image: Tensor) -> Tensor:
         """A picture with vectors of its own; where masks overlap, styles share the place by their weights."""
@@ -138,11 +141,16 @@ class FastStyle(nn.Module):
                 vector = self._between(vector, own)
             self.transformer.use_style(vector.to(image))
             share = torch.ones_like(covered) if mask is None else _fitted(mask, image)
-            made = made + weight * share * self.transformer(image)
+            made = made + weight * share * self._painted(image)
             weighed, covered = weighed + weight * share, covered + share
         # Where no mask is white the picture stays as it is.
         covered = covered.clamp(max=1)
         return made * (covered / weighed.clamp(min=1e-6)) + (1 - covered) * image
+
+    def _painted(self, images: Tensor) -> Tensor:
+        # Padded for the transformer alone: masks and the content's own style are of the true picture.
+        height, width = images.shape[2:]
+        return self.transformer(pad(images, self.multiple_of))[..., :height, :width]
 
 
 def _fitted(mask: Tensor, image: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cyclegan.datasets.fetch import sha256_of
 from cyclegan.images import WHITE
-from cyclegan.networks.inference import inference_device, translate
+from cyclegan.networks.inference import inference_device
 from cyclegan.networks.vgg19 import pretrained_vgg19, vgg19_file
 from cyclegan.stylization.fast import FastStyle, fast_network, model_file
 from cyclegan.stylization.optimization import OnStep, optimize
@@ -30,7 +30,7 @@ LICENCES: Mapping[Method, Mapping[str, str]] = {
 
 @dataclass(frozen=True)
 class Images:
-    """What images both methods take: colour, of any size from 16 pixels on, on white where transparent."""
+    """What images both methods take: colour, of any size, on white where transparent."""
 
     channels: int = 3
     multiple_of: int = 1
@@ -39,6 +39,8 @@ class Images:
 
 class Stylizer:
     """Images (N, 3, H, W) in [-1, 1] to the same shape, each optimized for itself.
+
+    They come one after the other, and a batch is given back when all are done: one image a call is best.
 
     Args:
         styles: whose look they get.
@@ -77,7 +79,8 @@ class Stylizer:
 
     def _first(self, content: Tensor) -> Tensor:
         assert self.fast is not None
-        return translate(self.fast, content, self.fast.multiple_of)
+        with torch.no_grad():
+            return self.fast(content)
 
 
 def style_digests(styles: Sequence[Style]) -> str:
@@ -88,6 +91,11 @@ def style_digests(styles: Sequence[Style]) -> str:
 def weights_digest(method: Method) -> str:
     """SHA-256 of the file that a method's network comes from."""
     return sha256_of(vgg19_file() if method == "optimize" else model_file("arbitrary_transform"))
+
+
+def networks_of(method: Method, options: Optimization) -> tuple[Method, ...]:
+    """The methods whose networks a picture comes from, the last one last."""
+    return ("fast", "optimize") if method == "optimize" and options.start == "fast" else (method,)
 
 
 def facts(method: Method, styles: Sequence[Style], choices: Mapping[str, Any]) -> dict[str, Any]:

@@ -242,6 +242,9 @@ class Translator:
 
     def network_on(self, images: Tensor) -> Tensor:
         """(N, C, H, W) in [-1, 1] translated, at its size and on its device."""
+        if self.config.multiple_of == 1:  # of any size, below the 16 pixels that others are padded to as well
+            with torch.inference_mode():
+                return self.backend(images.to(self.device)).to(images.device)
         return translate(self.backend, images.to(self.device), self.config.multiple_of).to(images.device)
 
     def finish(self, result: Tensor, picture: Picture) -> np.ndarray:
