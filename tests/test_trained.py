@@ -176,10 +176,18 @@ def test_where_bf16_is_emulated_a_map_of_the_other_layout_is_brought_back():
     assert InstanceNorm(3)(x).is_contiguous()
 
 
-def test_by_image_gradients_have_gradients_and_one_pixel_has_no_norm():
-    norm = InstanceNormByImage(3)
+@pytest.mark.parametrize("affine", [False, True])
+def test_by_image_gradients_have_gradients_and_one_pixel_has_no_norm(affine):
+    norm = InstanceNormByImage(3, affine=affine, dtype=torch.float64)
     x = torch.rand(2, 3, 2, 4, dtype=torch.float64).contiguous(memory_format=torch.channels_last)
-    assert torch.autograd.gradgradcheck(norm, x.requires_grad_())
+    x.requires_grad_()
+    parameters = tuple(torch.rand_like(p).requires_grad_() for p in norm.parameters())
+
+    def normed(x, *values):
+        return torch.func.functional_call(norm, dict(zip(("weight", "bias"), values, strict=False)), x)
+
+    assert torch.autograd.gradcheck(normed, (x, *parameters))
+    assert torch.autograd.gradgradcheck(normed, (x, *parameters))
     with pytest.raises(ValueError, match="one pixel"):
         norm(torch.ones(1, 3, 1, 1).contiguous(memory_format=torch.channels_last))
 

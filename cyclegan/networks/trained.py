@@ -1,6 +1,7 @@
 """A network made fast to train: the same function and the same weights' names, other arithmetic."""
 
 import functools
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -73,10 +74,7 @@ class InstanceNorm(nn.InstanceNorm2d):
 
 
 class InstanceNormByImage(InstanceNorm):
-    """The same for channels_last memory, where group norm takes twenty times as long.
-
-    It is batch norm of one image after the other.
-    """
+    """The same for channels_last memory, where group norm takes twenty times as long."""
 
     def _normalized(self, x: Tensor) -> Tensor:
         if torch.compiler.is_compiling():
@@ -84,8 +82,7 @@ class InstanceNormByImage(InstanceNorm):
         # Given a scale, batch norm of bf16 keeps its statistics at fp32; given none it rounds them.
         ones = torch.ones(x.shape[1], dtype=torch.promote_types(x.dtype, torch.float32))
         scale, shift = (ones, 0 * ones) if self.weight is None else (self.weight, self.bias)
-        normed = [F.batch_norm(one, None, None, scale, shift, True, eps=self.eps) for one in x.split(1)]
-        return torch.cat(normed) if len(normed) > 1 else normed[0]
+        return _NormByImage.apply(x, scale, shift, self.eps)
 
     def _written_out(self, x: Tensor) -> Tensor:
         """From plain sums and products, which torch.compile merges with what comes before and after."""
@@ -95,6 +92,43 @@ class InstanceNormByImage(InstanceNorm):
         if self.weight is not None:
             normed = normed * self.weight.view(-1, 1, 1) + self.bias.view(-1, 1, 1)
         return normed.to(x.dtype)
+
+
+class _NormByImage(torch.autograd.Function):
+    """Batch norm of one image after the other, each written to its place: in four fifths of a list's time."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor, shift: Tensor, eps: float) -> Tensor:
+        made = torch.empty_like(x)
+        means, inverses = scale.new_empty(2, *x.shape[:2])
+        for image, target, mean, inverse in zip(x.split(1), made.split(1), means, inverses, strict=True):
+            out = (target, mean, inverse)
+            torch.native_batch_norm(image, scale, shift, None, None, True, 0.0, eps, out=out)
+        ctx.save_for_backward(x, scale, shift, means, inverses)
+        ctx.eps = eps
+        return made
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, scale, shift, means, inverses = ctx.saved_tensors
+        if torch.is_grad_enabled():  # gradients of gradients are wanted: from a list, which has them
+            normed = [
+                F.batch_norm(image, None, None, scale, shift, True, eps=ctx.eps) for image in x.split(1)
+            ]
+            wanted = [t for t, w in zip((x, scale, shift), ctx.needs_input_grad, strict=False) if w]
+            found = iter(torch.autograd.grad(torch.cat(normed), wanted, gradient, create_graph=True))
+            return *(next(found) if w else None for w in ctx.needs_input_grad[:3]), None
+        of_x, sums = torch.empty_like(x), scale.new_zeros(2, len(scale))
+        for image, toward, mean, inverse, target in zip(
+            x.split(1), gradient.split(1), means, inverses, of_x.split(1), strict=True
+        ):
+            found, *of_both = torch.ops.aten.native_batch_norm_backward(
+                toward, image, scale, None, None, mean, inverse, True, ctx.eps, [True, True, True]
+            )
+            target.copy_(found)
+            for total, share in zip(sums, of_both, strict=True):
+                total += share
+        return of_x, *sums, None
 
 
 class EnlargingConv2d(nn.Conv2d):
