@@ -537,6 +537,14 @@ def test_presets(preset, stored):
     assert Augment(settings)(image, "A", 0).shape == (32, 32, 3)
 
 
+@pytest.mark.parametrize("preset", ["resize_and_crop", "scale_shortside_and_crop", "resize"])
+def test_a_scale_that_blows_pictures_up_past_all_measure_is_refused(preset):
+    """As a stranger's config.json may have it."""
+    scale = Scale(preset=preset, size=65536 if preset == "resize" else 64, load_size=65536)
+    with pytest.raises(ValueError, match="would become 65536x.* past the limit of 512,000,000"):
+        fit(scale)(np.zeros((16384, 16384, 1), np.uint8))
+
+
 def test_transforms_by_name_act():
     settings = TrainSettings(size=32, augment={"transforms": [{"name": "InvertImg", "p": 1.0}]})
     image = np.full((36, 36, 3), 10, np.uint8)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from cyclegan import __version__
 from cyclegan.artifacts.model_card import write_card
 from cyclegan.config import Frozen
-from cyclegan.datasets.scale import Scale
+from cyclegan.datasets.scale import LARGEST_SIZE, Scale
 from cyclegan.errors import BadInput
 from cyclegan.files import flush
 from cyclegan.networks import build
@@ -25,7 +25,6 @@ from cyclegan.recipes import explain
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 MOST = 4096  # features, layers, pixels of a stride: past it a config is a trap, not a network
-LARGEST_SIZE = 65536
 Colour = Annotated[int, Field(ge=0, le=255)]
 
 

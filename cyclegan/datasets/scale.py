@@ -13,6 +13,7 @@ from cyclegan.errors import BadInput
 from cyclegan.images import MAX_PIXELS, read_image, resize, to_tensor
 
 MAX_ENLARGEMENT = 4  # a picture blown up more than this teaches the networks blur
+LARGEST_SIZE = 65536
 LARGEST = 1024  # pixels a side of what is taken of a picture whose style is wanted
 
 
@@ -20,8 +21,8 @@ class Scale(Frozen):
     """The part of a preset that is the same every time; sizes in pixels."""
 
     preset: PresetName
-    size: int = Field(ge=1, le=8192)
-    load_size: int = Field(ge=1, le=65536)
+    size: int = Field(ge=1, le=LARGEST_SIZE)
+    load_size: int = Field(ge=1, le=LARGEST_SIZE)
 
     @classmethod
     def of(cls, settings: TrainSettings) -> "Scale":
@@ -76,7 +77,7 @@ def picture_at(
     Of what is larger than ``largest`` pixels a side the middle is taken.
 
     Raises:
-        BadInput: it cannot be read, or has too few pixels for the training size.
+        BadInput: it cannot be read, has too few pixels for the training size, or would get too many.
     """
     pixels = read_image(path, channels, background).pixels
     try:
