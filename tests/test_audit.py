@@ -144,6 +144,9 @@ LIMITED = [
     "CC BY 4.0. May not be used to develop AI models.", "CC BY 4.0, AI training is not permitted",
     "CC0 1.0. Rights for text and data mining are reserved.", "CC BY 4.0, for research purposes only",
     "CC BY 4.0. Not to be copied, in any form, without prior written consent.", "CC BY 4.0, not for resale",
+    "CC BY 4.0. This picture cannot be used to train AI models", "CC BY 4.0. Please don't use it to train AI",
+    "CC BY 4.0 except for AI training", "CC0 1.0, AI training excluded", "CC BY 4.0. Not to be trained on", "CC0, NoAI",
+    "CC BY 4.0. Do not feed to generative models", "CC0 1.0. Cannot be used without permission",
     "CC0 1.0, permission required for prints", "CC BY 4.0, only with the maker's permission", "CC0 or CC BY-SA",
 ]  # fmt: skip
 FORBIDDING = [
@@ -157,6 +160,7 @@ Unless required by applicable law or agreed to in writing, software distributed 
 on an "AS IS" BASIS, WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for
 the specific language governing permissions and limitations under the License."""
 ORDINARY = {
+    "CC0 1.0. This photo was not made by AI": "CC0-1.0", "CC BY 4.0, Jo. No AI used.": "CC-BY-4.0",
     "Creative Commons Attribution 4.0 International": "CC-BY-4.0", "CC BY 4.0": "CC-BY-4.0",
     "This work is licensed under a Creative Commons Attribution-NonCommercial 4.0 International License":
         "CC-BY-NC-4.0",

@@ -221,3 +221,16 @@ def test_mistakes_get_one_line_and_status_2(words, here, capsys):
 def test_a_launcher_does_not_decide_on_the_threads_that_compute_a_folder(given, left):
     _compute_as_alone(given)
     assert given == left
+
+
+def test_a_recipe_gives_up_what_another_network_has_no_setting_for(capsys):
+    """Which of a recipe's networks' settings fit another one nobody need know."""
+    for words, name, lost in (
+        ("noto2twemoji --generator.name unet", "unet", "generator.blocks"),
+        ("horse2zebra --discriminator.name=pixel", "pixel", "discriminator.layers"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main(["train", *words.split(), "--dry-run"])
+        said = capsys.readouterr()
+        assert ended.value.code == 0 and lost in said.err and "left out" in said.err
+        assert f"name: {name}" in said.out

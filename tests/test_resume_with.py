@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from poison import poison
 
 from cyclegan.errors import BadInput
 from cyclegan.training.changes import with_meant
@@ -59,6 +60,18 @@ def test_what_was_kept_for_other_settings_is_not_gone_on_with(change, tiny, here
         before, _ = read_checkpoint(checkpoints(run.checkpoints)[0])
         assert not torch.allclose(before["styles"]["B"]["relu1_1"], state["styles"]["B"]["relu1_1"], rtol=0.1)
     assert {image.shape[-1] for image in state["pool_b"]} == {changed.size}
+
+
+@pytest.mark.parametrize("change", ["size=24", "losses.style_layers=[relu3_1]"])
+def test_a_setback_to_before_a_change_leaves_out_the_same(change, tiny, here, monkeypatch):
+    shared = {"pool_size": 2, "losses": {"lambda_style": 1.0, "style_layers": ["relu1_1"]}}
+    train(tiny(run_dir=here / "run", **shared))
+    poison(monkeypatch, lambda call: call in (1, 2))
+    resumed = tiny(steps=8, resume=str(here / "run"), resume_with=(change,), numbers={"refused": 2}, **shared)
+    run = train(resumed).run
+    state, progress = read_checkpoint(checkpoints(run.checkpoints)[-1])
+    assert progress.step == 8
+    assert list(state["styles"]["B"]) == (["relu1_1"] if "size" in change else ["relu3_1"])
 
 
 @pytest.mark.parametrize(

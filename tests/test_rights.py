@@ -251,3 +251,11 @@ def test_what_a_picture_was_made_from_has_a_say(photograph, tmp_path):
     rights = rights_of(signed(tmp_path, path, [], bytes(changed)).read_bytes())
     assert [said.kind for said in rights.statements] == ["mining"]
     assert any(BY in reason and "does not hold" in reason for reason in rights.unread)
+
+
+def test_what_one_packet_allows_another_may_forbid():
+    info, made = PngInfo(), BytesIO()
+    info.add_itxt("XML:com.adobe.xmp", '<x:xmpmeta xmlns:x="adobe:ns:meta/"/>')
+    info.add_text("Raw profile type xmp", f"\nxmp\n{len(PACKET):8}\n{PACKET.hex()}\n")
+    Image.new("RGB", (8, 8)).save(made, "PNG", pnginfo=info)
+    assert [said.kind for said in rights_of(made.getvalue()).statements] == ["mining"]

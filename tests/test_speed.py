@@ -80,7 +80,7 @@ def test_another_layout_of_adams_memory_is_taken_over(tmp_path):
             for key, value in values.items():
                 values[key] = value.contiguous()
         kept[optimizer]["param_groups"][0]["fused"] = None  # as on a GPU at fp16
-    folder = save_checkpoint(tmp_path, kept, Progress(step=1), {}, TrainSettings().checkpoint)
+    folder = save_checkpoint(tmp_path, kept, Progress(step=1, images_seen=2), {}, TrainSettings().checkpoint)
     other = step_with(seed=1)
     restore(folder, other, averaged, Meter(other.accelerator, 2))
     for p, q in zip(ours.objective_G.parameters(), other.objective_G.parameters(), strict=True):

@@ -423,3 +423,14 @@ def test_a_tiff_that_breaks_off_leaves_nothing(astronaut, tmp_path):
 def test_mirrored_borders_are_a_leaf():
     """Exact tiling does ReflectionPad by regions; torch's own trace could not look into it."""
     assert isinstance(network(**SMALL).layers[0], ReflectionPad)
+
+
+def test_what_is_seen_whole_and_memory_cannot_hold_is_refused(monkeypatch):
+    """Linux would kill, not say."""
+    network = build("generator", "vit_unet", {"filters": 4, "features": 16, "heads": 2, "blocks": 1}).eval()
+    tiler = Tiler(network, 3, network.multiple_of, Tiling())
+    assert not tiler.applies(7000, 7000)
+    monkeypatch.setattr(strategy, "memory_bytes", lambda device: 2**30)
+    with pytest.raises(BadInput, match="7000x6000 pixels are more than memory holds.*--size"):
+        tiler.applies(6000, 7000)
+    assert not tiler.applies(256, 256)

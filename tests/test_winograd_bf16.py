@@ -52,8 +52,8 @@ def test_it_is_the_same_function_with_the_same_gradients(padding, bias, piece_by
 
 def test_an_activation_may_write_into_what_it_makes(any_format):
     """As a block's without a norm does."""
-    for size in (8, 9):
-        x = maps((2, 4, size, size), torch.float64)
+    for shape in ((2, 4, 8, 8), (2, 4, 9, 9), (1, 4, 9, 8), (1, 4, 8, 9)):
+        x = maps(shape, torch.float64)
         layer = WinogradBf16Conv2d(4, 6, 3, padding=1, dtype=torch.float64)
         made, plain = torch.relu_(layer(x)), F.conv2d(x, layer.weight, layer.bias, padding=1).relu()
         torch.testing.assert_close(made, plain)

@@ -310,7 +310,7 @@ class SpeedSettings(Frozen):
     fewer_products: bool = Field(
         True,
         description="on CPUs convolve many channels with a quarter (fp32) or four ninths (bf16) of the "
-        "multiplications, which rounds more; false: as torch does",
+        "multiplications, which rounds more; false: as torch does, but in VGG-19",
     )
     tf32: bool = Field(True, description="on CUDA GPUs multiply fp32 in TF32, which keeps 10 bits")
     autotune: bool = Field(

@@ -50,7 +50,9 @@ _CONDITIONS = {
 }
 # "No copyright, AI-generated" and "no attribution required, use it without permission" take nothing away.
 _NO = (
-    r"\b(?:no|not|never)\b(?! (?:(?:known |subject to |in |under |protected by )?(?:copyright|restrictions)"
+    r"\b(?:no|not|never|cannot|[a-z]+n['’]t)\b(?! (?:(?:made|generated|created) (?:by|with|using)\b"
+    r"|AI (?:was |has been )?(?:used|involved)"
+    r"|(?:known |subject to |in |under |protected by )?(?:copyright|restrictions)"
     r"|rights reserved|(?:(?:attribution|credit|permission) (?:is )?)?(?:need|required|necessary)))"
 )
 # Forbids or limits, whatever licence is named beside it. Each reaches no further than its sentence.
@@ -64,7 +66,10 @@ _TERMS = re.compile(
             r"\bonly with\b[^.;:]{0,60}\b(?:permission|consent)\b",
             rf"{_NO}[^.;:]{{0,100}}\bwithout\b[^.;:]{{0,60}}\b(?:permission|consent|authori[sz]ation)\b",
             rf"{_NO}[^.;:]{{0,100}}\b(?:AI\b(?![ -](?:made|generated|created)\b)|machine learning\b"
-            r"|training\b|train (?:on|with|any|AI|models?)\b|(?:data|text) mining\b|TDM\b|scraping\b)",
+            r"|training\b|trained on\b|train (?:on|with|any|AI|models?)\b|generative\b|(?:data|text) mining\b"
+            r"|TDM\b|scraping\b)|\bno-?AI\b",
+            r"\b(?:except|exclud\w+)\b[^.;:]{0,60}\b(?:AI|machine learning|training|mining)\b",
+            r"\b(?:AI|machine learning|training|mining)\b[^.;:]{0,40}\bexcluded\b",
             r"\b(?:mining|TDM|AI training)\b[^.;:]{0,60}\b(?:reserved|vorbehalten)\b",
             rf"{_NO}[^.;:,\0]{{0,40}}\0",  # "not under CC BY 4.0": _beside() has NUL for what is named
         )

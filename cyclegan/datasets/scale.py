@@ -65,7 +65,7 @@ def fit(scale: Scale) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def largest_of_many(scale: Scale) -> int:
-    """The same where many pictures are looked at, whose mean style is wanted."""
+    """``LARGEST`` where many pictures are looked at, whose mean style is wanted."""
     return max(2 * scale.size, 256)
 
 

@@ -110,13 +110,22 @@ def rights_of(data: bytes) -> Rights:
 
 
 def _xmp(image: Image.Image, unread: list[str]) -> Iterator[Statement]:
-    try:
-        packet = image.info.get("xmp") or _raw_profile(image, "xmp") or _app1(image, _XMP_MARK)
-    except ValueError as error:
-        unread.append(f"its XMP cannot be read ({error})")
-        return
-    if not isinstance(packet, bytes) or not packet:
-        return
+    # All that there are: what one packet allows another may forbid.
+    for read in (
+        lambda: image.info.get("xmp"),
+        lambda: _raw_profile(image, "xmp"),
+        lambda: _app1(image, _XMP_MARK),
+    ):
+        try:
+            packet = read()
+        except ValueError as error:
+            unread.append(f"its XMP cannot be read ({error})")
+            continue
+        if isinstance(packet, bytes) and packet:
+            yield from _packet(packet, unread)
+
+
+def _packet(packet: bytes, unread: list[str]) -> Iterator[Statement]:
     if b"<!DOCTYPE" in packet or b"<!ENTITY" in packet:
         unread.append("its XMP declares entities, which XMP does not have")
         return

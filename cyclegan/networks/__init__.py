@@ -69,6 +69,15 @@ def fitted(kind: str, name: str, arguments: Mapping[str, Any], size: int) -> dic
     return found
 
 
+def settings_of(kind: str, name: str) -> frozenset[str]:
+    """What the constructor of a registered network takes.
+
+    Raises:
+        BadInput: no such network.
+    """
+    return frozenset(inspect.signature(_class(kind, name)).parameters)
+
+
 def _class(kind: str, name: str) -> Any:
     registry = {"generator": GENERATORS, "discriminator": DISCRIMINATORS}[kind]
     if name not in registry:

@@ -80,7 +80,8 @@ class StyleEncoder(nn.Module):
 class ModNet(nn.Module):
     """UVCGANv2's generator: an encoder, a transformer with one more token, a decoder that the token drives.
 
-    Maps (N, channels, H, W) in [-1, 1] to the same shape and range; H and W are multiples of 2 ** depth.
+    Maps (N, channels, H, W) in [-1, 1] to the same shape and range; H and W are multiples of 2 ** depth, with
+    coarse colours (``residual``) of 4 at least.
     With the defaults 32,192,231 parameters, 33,822,023 with a reference. The end is tanh, where UVCGANv2
     has a sigmoid.
 

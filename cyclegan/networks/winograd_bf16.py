@@ -124,7 +124,7 @@ def _convolved(
         places.copy_(by_place.view(places.shape))
     if size[2:] == (tiles.height, tiles.width):
         return found  # itself, for autograd lets nobody write into a view of it
-    return found[..., : tiles.height, : tiles.width].contiguous(memory_format=torch.channels_last)
+    return found[..., : tiles.height, : tiles.width].clone(memory_format=torch.channels_last)
 
 
 def _weight_gradient(gradient: Tensor, x: Tensor, padding: int) -> Tensor:

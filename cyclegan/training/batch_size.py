@@ -183,7 +183,10 @@ def kept_for_one(
     batch = {"real_a": one, "real_b": one, "position": torch.zeros(1, dtype=torch.long)}
     _learn_styles(generators, settings, one)
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor), accelerator.autocast():
-        generators(batch, judges)
+        alive = [generators(batch, judges)]
+        if settings.speed.recompute:
+            # Hidden from these hooks: what the backward pass has of one generator at a time, of both images.
+            alive.append(networks["G_AB"](torch.cat([one, one])))
     return sum(found.values())
 
 

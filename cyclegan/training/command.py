@@ -1,9 +1,11 @@
 """The settings of a run from the command line: defaults, then the recipe, then the options."""
 
+import os
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import tyro
@@ -13,6 +15,7 @@ from cyclegan.config import TrainSettings
 from cyclegan.datasets.cards import list_cards
 from cyclegan.datasets.licences import allowed_list
 from cyclegan.errors import BadInput, nearest
+from cyclegan.networks import settings_of
 from cyclegan.recipes import project_files, read_yaml, truths, validated
 from cyclegan.reporting.trackers import PACKAGES, check_trackers
 from cyclegan.training.changes import with_meant
@@ -52,6 +55,7 @@ def settings_from(args: Sequence[str]) -> tuple[TrainSettings, Options]:
     if len(words) > 1:
         raise BadInput(f"one DOMAIN at a time; got {', '.join(words)}")
     values, source = _base(words[0] if words else given.domain, given)
+    values, lost = _for_other_networks(values, given, args)
     base = validated(TrainSettings, values, source)
     try:
         (settings, options), _ = _parse(args, base)
@@ -60,7 +64,27 @@ def settings_from(args: Sequence[str]) -> tuple[TrainSettings, Options]:
         raise BadInput(f"{error} (what no option says is from {source})" if values else str(error)) from error
     settings = with_meant(settings)
     _refuse_unbuildable(settings)
+    if lost and int(os.environ.get("RANK", "0")) == 0:
+        print(f"{source}: left out, for the networks chosen have no such: {', '.join(lost)}", file=sys.stderr)
     return settings, options
+
+
+def _for_other_networks(
+    values: dict[str, Any], given: TrainSettings, args: Sequence[str]
+) -> tuple[dict[str, Any], list[str]]:
+    """A recipe whose network an option replaces, without what the new one has no setting for, and that."""
+    lost: list[str] = []
+    named = {_path(arg.partition("=")[0]) for arg in args if arg.startswith("--")}
+    for kind in ("generator", "discriminator"):
+        table, name = values.get(kind) or {}, getattr(given, kind).name
+        if f"{kind}.name" not in named or table.get("name") == name:
+            continue
+        known = settings_of(kind, name)
+        kept = {key: value for key, value in table.items() if key in known}
+        values = {**values, kind: kept}
+        gone = (key for key in table if key not in {*kept, "name"} and table[key] is not None)
+        lost += [f"{kind}.{key}" for key in gone]
+    return values, lost
 
 
 def _refuse_unbuildable(settings: TrainSettings) -> None:

@@ -3,7 +3,7 @@
 import copy
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -86,13 +86,8 @@ class Trainer:
         self.progress, random_states = Progress(), None
         self.meter = Meter(self.accelerator, settings.batch_size)
         if self.run.resumed_from is not None:
-            changed = check_changes(settings, read_settings(self.run.resumed_from), self.bar.say)
-            self.progress, random_states = restore(
-                self.run.resumed_from, self.step, self.averaged, self.meter, changed
-            )
-            if "discriminator.detail" in changed:
-                calibrate(self.step.networks, self.dataset, self.accelerator.device)
-        self.step.learn_styles({side: store.paths for side, store in self.dataset.stores.items()})
+            self.progress, random_states = self._restore(self.run.resumed_from, self.bar.say)
+        self._learn_styles()
         self.samples = Samples(self.domain, settings, self.accelerator.device)
         self.tracking = Tracking(self.accelerator, settings, self.run.folder)
         self.random_states = random_states
@@ -172,8 +167,20 @@ class Trainer:
             is_main=self.accelerator.is_main_process,
         )
 
+    def _restore(self, checkpoint: Path, say: Callable[[str], None]) -> tuple[Progress, dict[str, Any]]:
+        """Put back what holds under today's settings; the checkpoint may have been made with others."""
+        changed = check_changes(self.settings, read_settings(checkpoint), say)
+        found = restore(checkpoint, self.step, self.averaged, self.meter, changed)
+        if "discriminator.detail" in changed:
+            calibrate(self.step.networks, self.dataset, self.accelerator.device)
+        return found
+
+    def _learn_styles(self) -> None:
+        self.step.learn_styles({side: store.paths for side, store in self.dataset.stores.items()})
+
     def _put_back(self, checkpoint: Path) -> Progress:
-        progress, _ = restore(checkpoint, self.step, self.averaged, self.meter)
+        progress, _ = self._restore(checkpoint, lambda said: None)  # it was said when the run went on
+        self._learn_styles()
         self.judging.rewind(progress.step)
         return progress
 

@@ -216,6 +216,8 @@ class _Flow:
             return Read(state, picture, self.translator.prepare(picture, self.options.size))
         except BadImage as error:
             return Read(state, error=str(error))
+        except BadInput as error:
+            return Read(state, error=f"{job.source}: {error}")
         except OSError as error:
             return Read(state, error=f"{job.source}: cannot be read ({error.strerror})")
         # Whatever else a decoder makes of strange bytes: one file shall not stop the others.

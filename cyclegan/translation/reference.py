@@ -7,8 +7,9 @@ from torch import Tensor
 
 from cyclegan.artifacts import WEIGHTS, GeneratorConfig, load_generator
 from cyclegan.datasets.fetch import sha256_of
-from cyclegan.datasets.scale import LARGEST, Scale, picture_at
+from cyclegan.datasets.scale import picture_at
 from cyclegan.errors import BadInput
+from cyclegan.images import read_image, resize, to_tensor
 from cyclegan.translation.backends import BackendName, Precision, TorchBackend
 
 
@@ -39,6 +40,7 @@ def reference_backend(
 
 def _as_training_saw_it(reference: Path, config: GeneratorConfig) -> Tensor:
     """Where the generator does not tell its scale the picture is squeezed to its size."""
-    size = config.size or LARGEST
-    scale = config.scale or Scale(preset="resize", size=size, load_size=size)
-    return picture_at(scale, reference, config.channels, config.background)
+    if config.scale is not None:
+        return picture_at(config.scale, reference, config.channels, config.background)
+    pixels = read_image(reference, config.channels, config.background).pixels
+    return to_tensor(pixels if config.size is None else resize(pixels, config.size, config.size))[None]

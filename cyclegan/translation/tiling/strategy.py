@@ -83,9 +83,20 @@ class Tiler:
         return held_bytes_per_pixel(self._for_any_picture, self.channels, max(64, self.multiple_of))
 
     def applies(self, height: int, width: int) -> bool:
-        """Whether an image of this size goes in tiles."""
+        """Whether an image of this size goes in tiles.
+
+        Raises:
+            BadInput: it would have to, and the generator has to see it whole.
+        """
         tiling = self.tiling
-        if tiling.tile == "off" or self.whole_only:
+        if tiling.tile == "off":
+            return False
+        if self.whole_only:
+            if height * width > SMALL_PIXELS and height * width * self.per_pixel > memory_bytes(self.device):
+                raise BadInput(
+                    f"{width}x{height} pixels are more than memory holds, and this generator attends to the "
+                    "whole image at once; give it smaller, with --size, or take --tiling naive, with seams"
+                )
             return False
         if tiling.tile != "auto":
             return max(height, width) > tiling.tile
