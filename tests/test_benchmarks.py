@@ -64,7 +64,7 @@ def test_the_data_path():
 
 @pytest.mark.slow
 def test_a_whole_run():
-    found = report("train.py", "--minutes", "0.3", "--every", "10")
+    found = report("train.py", "--minutes", "0.5", "--every", "4")
     assert found["steps"] > 0 and found["images_per_s"] <= 1.05 * found["bare_step_images_per_s"]
     assert found["grids"] > 0 and found["checkpoints"] > 0 and found["checkpoints_percent"] > 0
     assert {"overhead_percent", "beside_median_steps_percent", "data_percent"} <= set(found)

@@ -12,6 +12,7 @@ from cyclegan.artifacts import NetworkConfig, load_generator, network_arguments,
 from cyclegan.errors import BadInput
 from cyclegan.networks import DISCRIMINATORS, GENERATORS, build, fitted
 from cyclegan.networks.attention import SelfAttention
+from cyclegan.networks.inference import translate
 from cyclegan.networks.layers import initialize
 from cyclegan.translation.options import Tiling
 
@@ -27,8 +28,6 @@ ZOO = {
     "modnet, reference": ("modnet", {**SMALL, "depth": 3, "style": "reference"}),
     "modnet, attention": ("modnet", {**SMALL, "depth": 2, "attention": 1}),
     "modnet, residual": ("modnet", {**SMALL, "depth": 2, "residual": True}),
-    "modnet, coarse": ("modnet", {**SMALL, "depth": 1, "residual": "coarse"}),
-    "vit_unet, coarse": ("vit_unet", {**SMALL, "depth": 1, "residual": "coarse"}),
 }
 CONVOLUTIONS = (torch.nn.Conv2d, torch.nn.ConvTranspose2d)
 JUDGES = {
@@ -233,9 +232,19 @@ def test_tiles_are_refused_where_attention_sees_all(saved, kind, tiling):
     with pytest.raises(BadInput, match="attends to the whole image at once.*--size.*--tiling naive"):
         Translator.from_pretrained(path, "cpu", precision="fp32", tiling=tiling)
     whole = Translator.from_pretrained(path, "cpu", precision="fp32")
-    assert not whole.goes_in_tiles(10**6, 10**6)
+    assert not whole.goes_in_tiles(1500, 1500)
+    with pytest.raises(BadInput, match="1000000x1000000 pixels are more than memory holds"):
+        whole.goes_in_tiles(10**6, 10**6)
     naive = Translator.from_pretrained(path, "cpu", precision="fp32", tiling=Tiling(32, method="naive"))
     assert naive(np.zeros((64, 40, 3), np.uint8)).shape == (64, 40, 3)
+
+
+@pytest.mark.parametrize("name", ["modnet", "vit_unet"])
+def test_a_coarse_ending_takes_pictures_of_any_size(name):
+    """Its colours are averaged over 4x4 pixels, also where the network halves once."""
+    arguments = {"filters": 4, "features": 16, "heads": 2, "blocks": 1, "depth": 1, "residual": "coarse"}
+    network = build("generator", name, arguments).eval()
+    assert translate(network, torch.rand(1, 3, 70, 33), network.multiple_of).shape == (1, 3, 70, 33)
 
 
 def test_a_size_decides_what_a_recipe_leaves_open():

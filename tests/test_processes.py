@@ -89,8 +89,9 @@ def test_two_processes_at_bf16_compute_what_one_does_to_its_rounding(tmp_path):
             torch.cat([each["gradients"][key].flatten() for key in one["gradients"]])
             for each in (one, two, fp32)
         )
-        # Measured: a tenth. What one process alone has of a batch of two differs by most of it.
-        assert (whole - other).norm() < 0.25 * whole.norm()
+        # Measured: 0.11 to 0.25, by kind and memory layout; bf16 itself is 0.3 from fp32. What one process
+        # alone has of a batch of two differs by most of it.
+        assert (whole - other).norm() < 0.4 * whole.norm()
         assert not torch.equal(whole, exact)
 
 

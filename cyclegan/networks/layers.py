@@ -136,7 +136,8 @@ class Dropout(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return x
-        return x * F.dropout(torch.ones_like(x[:1]), 0.5)
+        # Drawn in one order whatever the map's memory has: on all machines the same is dropped.
+        return x * F.dropout(torch.ones_like(x[:1], memory_format=torch.contiguous_format), 0.5)
 
 
 def blur_downsample(channels: int) -> nn.Conv2d:
