@@ -5,6 +5,11 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
+from convolutions import (
+    assert_gradients_have_gradients_and_each_can_be_had_alone,
+    assert_same_both_ways,
+    both_ways,
+)
 
 from cyclegan.networks import winograd
 from cyclegan.networks.trained import for_training
@@ -34,30 +39,13 @@ def test_it_is_the_same_function_with_the_same_gradients(
         if min(shape[2:]) + 2 * padding < taps:
             continue
         x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
-        wanted = [x, *layer.parameters()]
-        made, plain = layer(x), F.conv2d(x, layer.weight, layer.bias, padding=padding)
-        torch.testing.assert_close(made, plain, atol=1e-12, rtol=1e-10)
-        toward = torch.randn_like(plain)
-        found, right = (torch.autograd.grad(y, wanted, toward) for y in (made, plain))
-        for one, other in zip(found, right, strict=True):
-            torch.testing.assert_close(one, other, atol=1e-12, rtol=1e-10)
+        assert_same_both_ways(layer, x)
 
 
 def test_gradients_have_gradients_and_each_can_be_had_alone(always):
     layer = WinogradConv2d(2, 3, 3, padding=1, dtype=torch.float64)
     x = torch.randn(1, 2, 5, 6, dtype=torch.float64, requires_grad=True)
-
-    def convolved(x, weight, bias):
-        return torch.func.functional_call(layer, {"weight": weight, "bias": bias}, x)
-
-    assert torch.autograd.gradgradcheck(convolved, (x, layer.weight, layer.bias))
-    layer.requires_grad_(False)
-    (of_x,) = torch.autograd.grad(layer(x).sum(), x)
-    layer.weight.requires_grad_(True)
-    (of_weight,) = torch.autograd.grad(layer(x.detach()).sum(), layer.weight)
-    plain = F.conv2d(x, layer.weight, layer.bias, padding=1).sum()
-    for found, right in zip((of_x, of_weight), torch.autograd.grad(plain, (x, layer.weight)), strict=True):
-        torch.testing.assert_close(found, right)
+    assert_gradients_have_gradients_and_each_can_be_had_alone(layer, x)
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
@@ -118,11 +106,6 @@ def test_a_network_trained_at_fp32_has_it_where_there_are_many_channels():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_result_is_the_same_bits_whatever_was_computed_before(dtype, always):
     """Resuming is exact; memory is shared from call to call, also between translating and training."""
-
-    def both_ways(layer, x):
-        y = layer(x)
-        return [y.detach(), *torch.autograd.grad(y.square().sum(), (x, *layer.parameters()))]
-
     torch.manual_seed(0)
     layer, x = WinogradConv2d(8, 12, 3, padding=1, dtype=dtype), torch.randn(2, 8, 17, 9, dtype=dtype)
     first = both_ways(layer, x.requires_grad_())

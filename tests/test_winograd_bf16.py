@@ -5,6 +5,11 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
+from convolutions import (
+    assert_gradients_have_gradients_and_each_can_be_had_alone,
+    assert_same_both_ways,
+    both_ways,
+)
 
 from cyclegan.networks import trained, winograd_bf16
 from cyclegan.networks.trained import for_training
@@ -39,15 +44,7 @@ def test_it_is_the_same_function_with_the_same_gradients(padding, bias, piece_by
     layer = WinogradBf16Conv2d(5, 6, 3, padding=padding, bias=bias, dtype=torch.float64)
     for shape in SHAPES:
         x = maps(shape, torch.float64)
-        wanted = [x, *layer.parameters()]
-        made, plain = layer(x), F.conv2d(x, layer.weight, layer.bias, padding=padding)
-        assert "Winograd" in type(made.grad_fn).__name__
-        torch.testing.assert_close(made, plain, atol=1e-12, rtol=1e-10)
-        toward = torch.randn_like(plain)
-        found, right = (torch.autograd.grad(y, wanted, toward) for y in (made, plain))
-        for one, other in zip(found, right, strict=True):
-            torch.testing.assert_close(one, other, atol=1e-12, rtol=1e-10)
-        assert last(made) and last(found[0])
+        assert all(last(map_) for map_ in assert_same_both_ways(layer, x))
 
 
 def test_an_activation_may_write_into_what_it_makes(any_format):
@@ -64,18 +61,7 @@ def test_an_activation_may_write_into_what_it_makes(any_format):
 def test_gradients_have_gradients_and_each_can_be_had_alone(any_format):
     layer = WinogradBf16Conv2d(2, 3, 3, padding=1, dtype=torch.float64)
     x = maps((1, 2, 5, 6), torch.float64)
-
-    def convolved(x, weight, bias):
-        return torch.func.functional_call(layer, {"weight": weight, "bias": bias}, x)
-
-    assert torch.autograd.gradgradcheck(convolved, (x, layer.weight, layer.bias))
-    layer.requires_grad_(False)
-    (of_x,) = torch.autograd.grad(layer(x).sum(), x)
-    layer.weight.requires_grad_(True)
-    (of_weight,) = torch.autograd.grad(layer(x.detach()).sum(), layer.weight)
-    plain = F.conv2d(x, layer.weight, layer.bias, padding=1).sum()
-    for found, right in zip((of_x, of_weight), torch.autograd.grad(plain, (x, layer.weight)), strict=True):
-        torch.testing.assert_close(found, right)
+    assert_gradients_have_gradients_and_each_can_be_had_alone(layer, x)
 
 
 def test_it_rounds_twice_as_much_as_a_plain_convolution(monkeypatch):
@@ -146,10 +132,6 @@ def test_a_network_trained_at_bf16_has_it_where_there_are_many_channels_and_no_a
 
 def test_a_result_is_the_same_bits_whatever_was_computed_before(any_format):
     """Resuming is exact; memory is shared from call to call, also between looking on and training."""
-
-    def both_ways(layer, x):
-        y = layer(x)
-        return [y.detach(), *torch.autograd.grad(y.float().square().sum(), (x, *layer.parameters()))]
 
     torch.manual_seed(0)
     layer, x = WinogradBf16Conv2d(8, 12, 3, padding=1), maps((2, 8, 17, 9), torch.bfloat16)

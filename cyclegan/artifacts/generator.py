@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from cyclegan import __version__
 from cyclegan.artifacts.model_card import write_card
-from cyclegan.config import Frozen
-from cyclegan.datasets.scale import LARGEST_SIZE, Scale
+from cyclegan.config import LARGEST_SIZE, Frozen
+from cyclegan.datasets.scale import Scale
 from cyclegan.errors import BadInput
 from cyclegan.files import flush
 from cyclegan.networks import build

@@ -22,6 +22,7 @@ def train(args: list[str]) -> int:
             print(to_yaml(settings), end="")
         return 0
     from cyclegan.allocation import keep_freed_memory
+    from cyclegan.training.launch import is_spokesman
     from cyclegan.training.outcome import TrainingStopped
     from cyclegan.training.signals import STOPPED_STATUS
     from cyclegan.training.train import train as run_training
@@ -30,7 +31,7 @@ def train(args: list[str]) -> int:
     try:
         result = run_training(settings)
     except TrainingStopped as stopped:
-        if os.environ.get("RANK", "0") == "0":  # torchrun's; one of the processes tells
+        if is_spokesman():
             print(f"cyclegan train: {stopped}", file=sys.stderr)
         return STOPPED_STATUS
     if not result.is_main:

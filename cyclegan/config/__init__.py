@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from cyclegan.config.idle import idle_settings
 from cyclegan.config.parts import (
+    LARGEST_SIZE,
     AugmentSettings,
     CheckpointSettings,
     DataSettings,
@@ -28,6 +29,7 @@ from cyclegan.config.parts import (
 )
 
 __all__ = [
+    "LARGEST_SIZE",
     "AugmentSettings",
     "CheckpointSettings",
     "DataSettings",

@@ -38,6 +38,7 @@ class DataSettings(Frozen):
     )
 
 
+LARGEST_SIZE = 65536  # pixels a side of anything; past it a setting is a trap
 PresetName = Literal["resize_and_crop", "scale_shortside_and_crop", "crop", "resize"]
 
 
@@ -46,7 +47,7 @@ class AugmentSettings(Frozen):
     load_size: int | None = Field(
         None,
         ge=1,
-        le=65536,
+        le=LARGEST_SIZE,
         description="size before the random crop; default 286/256 of --size, as in the paper",
     )
     flip: bool = Field(True, description="mirror half of the images")

@@ -8,12 +8,11 @@ import numpy as np
 from pydantic import Field
 from torch import Tensor
 
-from cyclegan.config import Frozen, PresetName, TrainSettings
+from cyclegan.config import LARGEST_SIZE, Frozen, PresetName, TrainSettings
 from cyclegan.errors import BadInput
 from cyclegan.images import MAX_PIXELS, read_image, resize, to_tensor
 
 MAX_ENLARGEMENT = 4  # a picture blown up more than this teaches the networks blur
-LARGEST_SIZE = 65536
 LARGEST = 1024  # pixels a side of what is taken of a picture whose style is wanted
 
 
@@ -62,11 +61,6 @@ def fit(scale: Scale) -> Callable[[np.ndarray], np.ndarray]:
         return resize(pixels, *target)
 
     return apply
-
-
-def largest_of_many(scale: Scale) -> int:
-    """``LARGEST`` where many pictures are looked at, whose mean style is wanted."""
-    return max(2 * scale.size, 256)
 
 
 def picture_at(

@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.grad import conv2d_weight
 
+from cyclegan.networks.layers import summing
+
 
 class FewOutputsConv2d(nn.Conv2d):
     """A convolution to one or three channels, without padding."""
@@ -31,7 +33,7 @@ class _ConvolvedByRows(torch.autograd.Function):
         filters = weight.permute(2, 0, 1, 3).reshape(rows * outputs, inputs, 1, columns)
         by_row = F.conv2d(x, filters).unflatten(1, (rows, outputs))
         height = x.shape[2] - rows + 1
-        total = by_row[:, 0, :, :height].to(_summing(x), copy=True)
+        total = by_row[:, 0, :, :height].to(summing(x.dtype), copy=True)
         for row in range(1, rows):
             total += by_row[:, row, :, row : row + height]
         if bias is not None:
@@ -54,10 +56,5 @@ class _ConvolvedByRows(torch.autograd.Function):
             # As if x were the gradient of a convolution that the outputs' gradient went into.
             of_weight = conv2d_weight(padded, mirrored.shape, x).flip(2, 3).transpose(0, 1)
         if ctx.needs_input_grad[2]:
-            of_bias = gradient.sum((0, 2, 3), dtype=_summing(gradient))
+            of_bias = gradient.sum((0, 2, 3), dtype=summing(gradient.dtype))
         return of_x, of_weight, of_bias
-
-
-def _summing(x: Tensor) -> torch.dtype:
-    """Where a sum is kept: at 16 bits it would be rounded at each term."""
-    return torch.float32 if x.dtype.itemsize == 2 else x.dtype

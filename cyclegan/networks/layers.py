@@ -39,6 +39,11 @@ def has_own_shift(name: NormName) -> bool:
     return name == "batch"
 
 
+def summing(dtype: torch.dtype) -> torch.dtype:
+    """Where sums of such numbers are kept: at 16 bits they would be rounded at each term."""
+    return torch.promote_types(dtype, torch.float32)
+
+
 def blur(images: Tensor, deviation: float) -> Tensor:
     """(N, C, H, W) under a Gaussian, in fp32: what is left of a difference would drown in half precision.
 

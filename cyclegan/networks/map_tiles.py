@@ -48,6 +48,21 @@ class Tiles:
     def count(self) -> int:
         return self.images * self.rows * self.columns
 
+    def saves_time(self, weight: tuple[int, ...], padding: int, around: float) -> bool:
+        """Whether a convolution by (outputs, inputs, taps, taps) is faster by the tiles' products.
+
+        By products for each pair of channels, with what going there and back was measured to cost in such
+        products: with few channels, or few tiles to share the transformed weights, it is not worth it.
+
+        Args:
+            around: what a channel costs on the way there or back, in products.
+        """
+        if self.count < 1 or min(self.height, self.width) < 1 or padding >= self.taps:
+            return False
+        plain = self.images * self.height * self.width * self.taps**2
+        share = 1 + around / weight[0] + around / weight[1] + 120 / self.count
+        return self.points * self.count * share < 0.95 * plain
+
     def pieces(self, channels: int, itemsize: int, at_most: int) -> Iterator["Piece"]:
         """Some images, or some rows of tiles of one, at a time: ``at_most`` bytes of all their points."""
         wanted = max(1, at_most // (self.points * channels * itemsize))

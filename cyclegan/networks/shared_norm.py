@@ -4,7 +4,7 @@ import torch
 import torch.distributed.nn.functional as distributed
 from torch import Tensor, nn
 
-from cyclegan.networks.layers import replace_layers
+from cyclegan.networks.layers import replace_layers, summing
 
 _HERE = (0, 2, 3)
 
@@ -19,7 +19,7 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
         if not self.training:
             return super().forward(x)
         processes = torch.distributed.get_world_size()
-        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        wide = x.to(summing(x.dtype))
         mean = distributed.all_reduce(wide.mean(_HERE)) / processes
         centred = wide - mean[:, None, None]
         variance = distributed.all_reduce(centred.square().mean(_HERE)) / processes

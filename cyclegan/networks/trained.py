@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from cyclegan.networks.deployed import cpu_has_amx, cpu_has_bf16
 from cyclegan.networks.few_outputs import FewOutputsConv2d
-from cyclegan.networks.layers import ReflectionPad, is_plain, replace_layers, taking_over
+from cyclegan.networks.layers import ReflectionPad, is_plain, replace_layers, summing, taking_over
 from cyclegan.networks.winograd import with_fewer_products
 from cyclegan.networks.winograd_bf16 import with_fewer_bf16_products
 
@@ -80,13 +80,13 @@ class InstanceNormByImage(InstanceNorm):
         if torch.compiler.is_compiling():
             return self._written_out(x)
         # Given a scale, batch norm of bf16 keeps its statistics at fp32; given none it rounds them.
-        ones = torch.ones(x.shape[1], dtype=torch.promote_types(x.dtype, torch.float32))
+        ones = torch.ones(x.shape[1], dtype=summing(x.dtype))
         scale, shift = (ones, 0 * ones) if self.weight is None else (self.weight, self.bias)
         return _NormByImage.apply(x, scale, shift, self.eps)
 
     def _written_out(self, x: Tensor) -> Tensor:
         """From plain sums and products, which torch.compile merges with what comes before and after."""
-        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        wide = x.to(summing(x.dtype))
         variance, mean = torch.var_mean(wide, (2, 3), correction=0, keepdim=True)
         normed = (wide - mean) * (variance + self.eps).rsqrt()
         if self.weight is not None:

@@ -12,6 +12,7 @@ convolution's, by processor (the points are those of Barabasz et al., arXiv 1803
 
 import functools
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -47,13 +48,20 @@ def with_fewer_products(network: nn.Module) -> None:
 
 
 def _with_fewer_products(layer: nn.Module) -> nn.Module | None:
-    if type(layer) is not nn.Conv2d or layer.kernel_size[0] not in (3, 4):
+    return as_fewer_products(layer, WinogradConv2d, (3, 4), saves_time)
+
+
+def as_fewer_products(
+    layer: nn.Module, kind: type[nn.Conv2d], known: tuple[int, ...], saves: Callable[..., bool]
+) -> nn.Module | None:
+    """The layer as ``kind``, without weights, where it has as many taps as that knows and large maps gain."""
+    if type(layer) is not nn.Conv2d or layer.kernel_size[0] not in known:
         return None
     taps, padding = layer.kernel_size[0], layer.padding[0]
     large = (1, layer.in_channels, 256, 256)
-    if not is_plain(layer, padding, (taps, taps)) or not saves_time(large, layer.weight.shape, padding):
+    if not is_plain(layer, padding, (taps, taps)) or not saves(large, layer.weight.shape, padding):
         return None
-    return WinogradConv2d(layer.in_channels, layer.out_channels, taps, 1, padding, device="meta")
+    return kind(layer.in_channels, layer.out_channels, taps, 1, padding, device="meta")
 
 
 def _fits(x: Tensor) -> bool:
@@ -63,17 +71,8 @@ def _fits(x: Tensor) -> bool:
 
 
 def saves_time(inputs: tuple[int, ...], weight: tuple[int, ...], padding: int) -> bool:
-    """Whether a convolution of (N, C, H, W) by (outputs, C, taps, taps) is faster this way.
-
-    By products for each pair of channels, with what going there and back was measured to cost in such
-    products: with few channels, or few tiles to share the transformed weights, it is not worth it.
-    """
-    tiles = Tiles.over(inputs, weight[-1], padding, _SIDE)
-    if tiles.count < 1 or min(tiles.height, tiles.width) < 1 or padding >= weight[-1]:
-        return False
-    plain = inputs[0] * tiles.height * tiles.width * weight[-1] ** 2
-    around = 1 + 190 / weight[0] + 190 / weight[1] + 120 / tiles.count
-    return _SQUARE * tiles.count * around < 0.95 * plain
+    """Whether a convolution of (N, C, H, W) by (outputs, C, taps, taps) is faster this way."""
+    return Tiles.over(inputs, weight[-1], padding, _SIDE).saves_time(weight, padding, around=190)
 
 
 def _by_points(piece: Piece, matrix: Tensor, pixels: Tensor, side: int, name: str) -> Tensor:

@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cyclegan.networks.layers import is_plain, replace_layers
+from cyclegan.networks.layers import replace_layers, summing
 from cyclegan.networks.map_tiles import Piece, Tiles, scratch
-from cyclegan.networks.winograd import plain_gradients
+from cyclegan.networks.winograd import as_fewer_products, plain_gradients
 
 _SIDE, _STEP, _POINTS = 4, 2, 16
 # Of a piece's transformed inputs or outputs. Sums over pieces cost more than a cache gives back.
@@ -48,11 +48,7 @@ def with_fewer_bf16_products(network: nn.Module) -> None:
 
 
 def _with_fewer_products(layer: nn.Module) -> nn.Module | None:
-    if type(layer) is not nn.Conv2d or not is_plain(layer, layer.padding[0]):
-        return None
-    if not saves_time((1, layer.in_channels, 256, 256), layer.weight.shape, layer.padding[0]):
-        return None
-    return WinogradBf16Conv2d(layer.in_channels, layer.out_channels, 3, 1, layer.padding[0], device="meta")
+    return as_fewer_products(layer, WinogradBf16Conv2d, (3,), saves_time)
 
 
 def _computed_in(x: Tensor) -> torch.dtype | None:
@@ -65,16 +61,8 @@ def _computed_in(x: Tensor) -> torch.dtype | None:
 
 
 def saves_time(inputs: tuple[int, ...], weight: tuple[int, ...], padding: int) -> bool:
-    """Whether a convolution of (N, C, H, W) by (outputs, C, 3, 3) is faster this way.
-
-    As ``winograd.saves_time``, with what was measured at bf16.
-    """
-    tiles = Tiles.over(inputs, 3, padding, _SIDE)
-    if tiles.count < 1 or min(tiles.height, tiles.width) < 1 or padding > 2:
-        return False
-    plain = inputs[0] * tiles.height * tiles.width * 9
-    around = 1 + 90 / weight[0] + 90 / weight[1] + 120 / tiles.count
-    return _POINTS * tiles.count * around < 0.95 * plain
+    """Whether a convolution of (N, C, H, W) by (outputs, C, 3, 3) is faster this way."""
+    return Tiles.over(inputs, 3, padding, _SIDE).saves_time(weight, padding, around=90)
 
 
 class _WinogradConvolution(torch.autograd.Function):
@@ -98,7 +86,7 @@ class _WinogradConvolution(torch.autograd.Function):
         if wanted[1]:
             of_weight = _weight_gradient(gradient, x, ctx.padding).to(weight.dtype)
         if wanted[2]:
-            of_bias = gradient.sum((0, 2, 3), dtype=_summing(x.dtype)).to(weight.dtype)
+            of_bias = gradient.sum((0, 2, 3), dtype=summing(x.dtype)).to(weight.dtype)
         return of_x, of_weight, of_bias, None
 
 
@@ -134,7 +122,7 @@ def _weight_gradient(gradient: Tensor, x: Tensor, padding: int) -> Tensor:
     toward = _filled(gradient, tiles, 0, 0)
     pixels = _filled(x, tiles, padding, _SIDE - _STEP)
     back = _squared(_BACK).t().to(x.dtype)
-    total = scratch("of points", (_POINTS, outputs, inputs), x, _summing(x.dtype))
+    total = scratch("of points", (_POINTS, outputs, inputs), x, summing(x.dtype))
     for number, piece in enumerate(tiles.pieces(max(outputs, inputs), x.itemsize, _PIECE_BYTES)):
         places = piece.windows(piece.of(toward, 0), _STEP)
         by_place = scratch("by place", places.shape, x).copy_(places)
@@ -182,14 +170,10 @@ def _sum_up(d: list[Tensor], made: Tensor, order: range | list[int]) -> None:
 def _by_point(weight: Tensor, dtype: torch.dtype) -> Tensor:
     """(outputs, inputs, 3, 3) as (16, outputs, inputs) of that format, rounded once."""
     outputs, inputs = weight.shape[:2]
-    taps = weight.permute(2, 3, 0, 1).reshape(9, -1).to(_summing(dtype))
+    taps = weight.permute(2, 3, 0, 1).reshape(9, -1).to(summing(dtype))
     made = scratch("by point", (_POINTS, outputs * inputs), taps)
     torch.mm(_squared(_OF_WEIGHTS).to(taps.dtype), taps, out=made)
     return made.to(dtype, copy=True).view(_POINTS, outputs, inputs)
-
-
-def _summing(dtype: torch.dtype) -> torch.dtype:
-    return torch.promote_types(dtype, torch.float32)
 
 
 def _squared(matrix: Tensor) -> Tensor:

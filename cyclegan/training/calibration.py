@@ -21,9 +21,9 @@ def calibrate(networks: Mapping[str, nn.Module], dataset: UnpairedImages, device
     wanting = [network for network in networks.values() if hasattr(network, "calibrate")]
     if not wanting:
         return
-    first = dataset[0]["real_a"]
-    count = min(IMAGES, max(FEWEST, PIXELS // first[0].numel()))
-    samples = [dataset[position] for position in range(count)]
+    samples = [dataset[0]]
+    count = min(IMAGES, max(FEWEST, PIXELS // samples[0]["real_a"][0].numel()))
+    samples += [dataset[position] for position in range(1, count)]
     images = torch.stack([sample[side] for side in ("real_a", "real_b") for sample in samples]).to(device)
     for network in wanting:
         network.calibrate(images)

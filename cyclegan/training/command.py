@@ -1,6 +1,5 @@
 """The settings of a run from the command line: defaults, then the recipe, then the options."""
 
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from cyclegan.recipes import project_files, read_yaml, truths, validated
 from cyclegan.reporting.trackers import PACKAGES, check_trackers
 from cyclegan.training.changes import with_meant
 from cyclegan.training.checkpoint import is_checkpoint
+from cyclegan.training.launch import is_spokesman
 from cyclegan.training.networks import build_networks
 from cyclegan.training.objectives import adversarial_loss
 from cyclegan.training.run import find_run
@@ -64,7 +64,7 @@ def settings_from(args: Sequence[str]) -> tuple[TrainSettings, Options]:
         raise BadInput(f"{error} (what no option says is from {source})" if values else str(error)) from error
     settings = with_meant(settings)
     _refuse_unbuildable(settings)
-    if lost and int(os.environ.get("RANK", "0")) == 0:
+    if lost and is_spokesman():
         print(f"{source}: left out, for the networks chosen have no such: {', '.join(lost)}", file=sys.stderr)
     return settings, options
 

@@ -27,6 +27,11 @@ def this_launch() -> dict[str, str | float] | None:
     return {"host": socket.gethostname(), "agent": agent.pid, "since": agent.create_time()}
 
 
+def is_spokesman() -> bool:
+    """Whether this process, of all that torchrun started, is the one that tells people."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def note_launch(run_folder: Path) -> None:
     """Say in the run's folder which launch began it, or went on with it, last."""
     launch = this_launch()

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cyclegan.config import LossSettings, TrainSettings
 from cyclegan.datasets.domain import spread_readable
-from cyclegan.datasets.scale import Scale, largest_of_many, picture_at
+from cyclegan.datasets.scale import Scale, picture_at
 from cyclegan.evaluation.features import vgg19_judge
 from cyclegan.losses import consistency_loss, content_loss, gram, style_loss, total_variation
 
@@ -123,12 +123,21 @@ def style_pictures(settings: TrainSettings, side: str, train: Sequence[Path]) ->
     Raises:
         BadInput: the picture that is named cannot be read or has too few pixels, or all others.
     """
-    named, data, scale = settings.losses.style_pictures.get(side), settings.data, Scale.of(settings)
+    named, data = settings.losses.style_pictures.get(side), settings.data
     if named is not None:
-        yield picture_at(scale, named, data.channels, data.background)
-        return
+        yield picture_at(Scale.of(settings), named, data.channels, data.background)
+    else:
+        yield from pictures_as_trained(settings, train, STYLE_IMAGES)
 
-    def load(path: Path) -> Tensor:
-        return picture_at(scale, path, data.channels, data.background, largest_of_many(scale))
 
-    yield from spread_readable(train, STYLE_IMAGES, load)
+def pictures_as_trained(settings: TrainSettings, paths: Sequence[Path], count: int) -> Iterator[Tensor]:
+    """As many of a domain's training images, taken evenly, each as ``picture_at``, twice the size at most.
+
+    Raises:
+        BadInput: none of them can be read.
+    """
+    data, scale = settings.data, Scale.of(settings)
+    largest = max(2 * scale.size, 256)
+    return spread_readable(
+        paths, count, lambda path: picture_at(scale, path, data.channels, data.background, largest)
+    )

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from cyclegan.config import TrainSettings
 from cyclegan.datasets.domain import Domain, spread_readable
-from cyclegan.datasets.scale import Scale, largest_of_many, picture_at
 from cyclegan.images import read_image, resize, to_tensor
 from cyclegan.reporting.grids import sample_grid
 from cyclegan.training.objectives import takes_reference
+from cyclegan.training.perceptual import pictures_as_trained
 
 STYLE_PICTURES = 8  # whatever ``samples.count`` is: what is shown has no say in what is learned
 
@@ -30,7 +30,10 @@ class Samples:
         if settings.generator.style == "reference":
             # Not of the held-out ones, by which the generator is judged.
             trained = {"A": domain.train_a, "B": domain.train_b}
-            self.styles = {side: _as_trained(paths, settings, device) for side, paths in trained.items()}
+            self.styles = {
+                side: [one.to(device) for one in pictures_as_trained(settings, files, STYLE_PICTURES)]
+                for side, files in trained.items()
+            }
         # By direction the images, what the latest grid's generators made of them, and real targets.
         self.translated: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
 
@@ -94,16 +97,6 @@ def diversity(real: Tensor, fake: Tensor) -> float:
     """
     apart, fakes_apart = (torch.pdist(images.flatten(1).float()).mean() for images in (real, fake))
     return float(fakes_apart / apart) if len(real) > 1 and apart > 0 else 1.0
-
-
-def _as_trained(paths: list[Path], settings: TrainSettings, device: torch.device) -> list[Tensor]:
-    """Some files as large as training sees them, each (1, C, h, w)."""
-    data, scale = settings.data, Scale.of(settings)
-
-    def load(path: Path) -> Tensor:
-        return picture_at(scale, path, data.channels, data.background, largest_of_many(scale)).to(device)
-
-    return list(spread_readable(paths, STYLE_PICTURES, load))
 
 
 def _whole(paths: list[Path], settings: TrainSettings) -> Tensor:
