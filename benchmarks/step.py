@@ -29,8 +29,10 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
 
 from cyclegan.config import TrainSettings
+from cyclegan.errors import BadInput
 from cyclegan.networks.deployed import cpu_has_bf16
-from cyclegan.recipes import read_yaml
+from cyclegan.recipes import read_yaml, validated
+from cyclegan.training.networks import build_networks
 from cyclegan.training.precision import resolve_precision, set_up_cuda
 
 DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -305,8 +307,23 @@ def _precisions(wanted: tuple[str, ...]) -> list[str]:
 
 def _settings(shape: str, recipe: Path | None, changes: dict[str, Any]) -> TrainSettings:
     size, _, batch = shape.partition("/")
+    if not (size.isdigit() and (batch or "1").isdigit()):
+        raise BadInput(f"--sizes: {shape!r} is not of the form size/batch, such as 256/1")
     given = read_yaml(recipe) if recipe is not None else {}
-    return TrainSettings(**{**given, **changes, "size": int(size), "batch_size": int(batch or 1)})
+    values = {**given, **changes, "size": int(size), "batch_size": int(batch or 1)}
+    settings = validated(TrainSettings, values, f"--sizes {shape}")
+    with torch.device("meta"):
+        build_networks(settings)  # here, for in a side's process it would end in a stack trace
+    return settings
+
+
+def _checked(reference: Path | None) -> Path | None:
+    if reference is None or reference.is_file() or (reference / "models" / "cycle_gan_model.py").is_file():
+        return reference
+    raise BadInput(
+        f"--reference: {reference} is neither a checkout of junyanz/pytorch-CycleGAN-and-pix2pix, with "
+        "models/cycle_gan_model.py, nor a Python file"
+    )
 
 
 def main(
@@ -342,11 +359,13 @@ def main(
         changes = {"generator": {"blocks": blocks, "filters": filters}, "discriminator": {"filters": filters}}
     if speed:
         changes["speed"] = dict.fromkeys(speed, True)
-    wanted = _precisions(precisions)
+    if repeats < 1:
+        raise BadInput(f"--repeats: must be 1 or more, not {repeats}")
+    wanted, reference = _precisions(precisions), _checked(reference)
+    measured = [_settings(shape, recipe, changes) for shape in sizes]
     rows = []
     print(" ".join(f"{name:>{width}}" for name, width in COLUMNS))
-    for shape in sizes:
-        settings = _settings(shape, recipe, changes)
+    for settings in measured:
         for precision in wanted:
             found = measure(settings, precision, reference, repeats, profile)
             rows += found
@@ -356,4 +375,8 @@ def main(
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    try:
+        tyro.cli(main)
+    except BadInput as error:
+        print(f"step.py: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -52,6 +52,22 @@ def test_a_recipes_step_with_a_setting_of_speed():
     assert found["rows"][0]["size"] == 32
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--sizes", "abc"], "--sizes: 'abc' is not of the form size/batch, such as 256/1"),
+        (["--sizes", "250/1"], "size: must be a multiple of 4 for the generator"),
+        (["--reference", "nowhere"], "--reference: nowhere is neither a checkout of"),
+        (["--repeats", "0"], "--repeats: must be 1 or more, not 0"),
+    ],
+)
+def test_bad_words_get_one_line(words, said):
+    command = [sys.executable, str(BENCHMARKS / "step.py"), *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.startswith(f"step.py: {said}")
+    assert done.stderr.count("\n") == 1
+
+
 def test_the_data_path():
     small = ["--count", "6", "--pixels", "40", "--size", "32", "--workers", "0", "--repeats", "1"]
     found = report("loader.py", *small, "--later", "1", "--steps", "0")
