@@ -98,6 +98,34 @@ def test_the_advice_names_what_fits(tiny):
     assert "--size 144 would fit with this batch" in words and "\n" not in words
 
 
+def test_a_smaller_size_is_named_for_a_network_that_is_as_deep_as_its_size(tiny):
+    """256 -> 192 of six halvings, 144 -> 128 of seven; a U-Net that is told eight has none."""
+    settings = tiny(size=256, augment={}, batch_size=1, generator={"name": "unet", "filters": 2})
+    accelerator = Accelerator(cpu=True)
+    for room, size in ((200 * 200, 192), (140 * 140, 128), (100 * 100, 96)):
+        assert f"--size {size} would fit" in advice(settings, accelerator, memory_for(room))
+    settings = tiny(size=256, augment={}, generator={"name": "unet", "filters": 2, "depth": 8})
+    assert "take a smaller generator" in advice(settings, accelerator, memory_for(200 * 200))
+
+
+def test_memory_is_counted_of_the_network_for_the_size_that_is_tried(tiny, monkeypatch):
+    """Half the size of a U-Net keeps a quarter for an image, and has one layer's weights less on both ways."""
+    from cyclegan.training.networks import build_networks
+
+    settings = tiny(size=256, augment={}, generator={"name": "unet", "filters": 8}, pool_size=0)
+    small = tiny(size=128, augment={}, generator={"name": "unet", "filters": 8}, pool_size=0)
+    accelerator = Accelerator(cpu=True)
+    networks = build_networks(small)
+    weights = {name: sum(p.numel() for p in net.parameters()) for name, net in networks.items()}
+    beside = 4 * (4 * sum(weights.values()) + weights["G_AB"] + weights["G_BA"])
+    needed = beside + kept_for_one(networks, small, accelerator, 128)
+    monkeypatch.setattr(batch_size, "_available", lambda: needed + 2**16)
+    batch_size.trial(settings, accelerator)(1, 128)
+    monkeypatch.setattr(batch_size, "_available", lambda: needed - 2**16)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        batch_size.trial(settings, accelerator)(1, 128)
+
+
 def test_on_a_cpu_what_a_step_keeps_is_counted(tiny, monkeypatch):
     """By what autograd gives back in the backward pass of four images, added up on its own."""
     from cyclegan.training.networks import build_networks

@@ -120,15 +120,27 @@ def _processes() -> int:
 
 def _largest_size(settings: TrainSettings, count: int, attempt: Fits) -> int:
     """The largest of the usual sizes below the one that was asked for that fits, or 0."""
-    with torch.device("meta"):
-        networks = build_networks(settings)
-    step, smallest = networks["G_AB"].multiple_of, networks["D_B"].smallest
-    size = settings.size * 3 // 4 // step * step
-    while size >= max(SMALLEST_SIZE, step, smallest):
-        if _fits(attempt, count, size):
-            return size
-        size = size * 3 // 4 // step * step
+    size = _trainable(settings, settings.size * 3 // 4)
+    while size and not _fits(attempt, count, size):
+        size = _trainable(settings, size * 3 // 4)
+    return size
+
+
+def _trainable(settings: TrainSettings, at_most: int) -> int:
+    """The largest size up to so many pixels that the networks can have, or 0."""
+    for size in range(at_most, SMALLEST_SIZE - 1, -1):
+        try:
+            with torch.device("meta"):
+                build_networks(_with_size(settings, size))
+        except BadInput:
+            continue
+        return size
     return 0
+
+
+def _with_size(settings: TrainSettings, size: int) -> TrainSettings:
+    """With networks for that size, too: a U-Net for fewer pixels has fewer halvings."""
+    return settings.model_copy(update={"size": size})
 
 
 def _fits(attempt: Fits, count: int, size: int) -> bool:
@@ -150,13 +162,17 @@ def trial(settings: TrainSettings, accelerator: Accelerator) -> Fits:
     """
     if accelerator.device.type != "cpu":
         return lambda count, size: try_step(settings, accelerator, count, size)
-    available, networks = _available(), placed_networks(settings, accelerator)
-    kept: dict[int, int] = {}
+    available = _available()
+    counted: dict[int, tuple[int, int]] = {}  # by size: of any batch, and of one image
 
     def count_bytes(count: int, size: int) -> None:
-        if size not in kept:
-            kept[size] = kept_for_one(networks, settings, accelerator, size)
-        needed = 4 * _values_beside(networks, settings, size) + count * kept[size]
+        if size not in counted:
+            sized = _with_size(settings, size)
+            networks = placed_networks(sized, accelerator)
+            beside = 4 * _values_beside(networks, settings, size)
+            counted[size] = beside, kept_for_one(networks, settings, accelerator, size)
+        beside, for_one = counted[size]
+        needed = beside + count * for_one
         if needed > available:
             raise RuntimeError(f"{needed >> 20} of {available >> 20} MiB would be out of memory.")
 
@@ -225,7 +241,7 @@ def try_step(settings: TrainSettings, accelerator: Accelerator, count: int, size
         RuntimeError: out of memory.
     """
     device = accelerator.device
-    networks = placed_networks(settings, accelerator)
+    networks = placed_networks(_with_size(settings, size), accelerator)
     generators, discriminators = build_objectives(networks, settings)
     judges = _judges(networks)
     adams = [make_optimizer(m, 1e-9, settings, accelerator) for m in (generators, discriminators)]
