@@ -259,3 +259,12 @@ def test_what_one_packet_allows_another_may_forbid():
     info.add_text("Raw profile type xmp", f"\nxmp\n{len(PACKET):8}\n{PACKET.hex()}\n")
     Image.new("RGB", (8, 8)).save(made, "PNG", pnginfo=info)
     assert [said.kind for said in rights_of(made.getvalue()).statements] == ["mining"]
+
+
+def test_every_exif_of_a_png_is_read():
+    """The chunk of PNG 3rd edition §11.3.3.6, and what older programs put into a text."""
+    info, made = PngInfo(), BytesIO()
+    other = b"Exif\0\0" + ARTIST.replace(b"Jo\0", b"Al\0")
+    info.add_text("Raw profile type exif", f"\nexif\n{len(other):8}\n{other.hex()}\n")
+    Image.new("RGB", (8, 8)).save(made, "PNG", pnginfo=info, exif=b"Exif\0\0" + ARTIST)
+    assert [said.text for said in rights_of(made.getvalue()).statements] == ["Jo", "Al"]

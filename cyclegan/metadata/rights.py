@@ -156,18 +156,22 @@ def _forbids(value: str) -> bool:
 
 
 def _exif(image: Image.Image, data: bytes, unread: list[str]) -> Iterator[Statement]:
-    try:
-        block = data if image.format == "TIFF" else image.info.get("exif") or _raw_profile(image, "exif")
-        block = block or _app1(image, _EXIF_MARK)
-        entries = tags.read_tags(block.removeprefix(_EXIF_MARK)) if block else {}
-    except ValueError as error:
-        unread.append(f"its EXIF cannot be read ({error})")
-        return
-    for tag, (name, kind) in _EXIF.items():
-        entry = entries.get(tag)
-        if isinstance(entry, tags.Entry):
-            # EXIF 2.32 §4.6.4: the photographer's notice, NUL, the editor's.
-            yield Statement(f"EXIF {name}", kind, _text(entry.value.strip(b"\0 ").replace(b"\0", b"; ")))
+    for read in (  # all that there are, as of XMP
+        lambda: data if image.format == "TIFF" else image.info.get("exif"),
+        lambda: _raw_profile(image, "exif"),
+        lambda: _app1(image, _EXIF_MARK),
+    ):
+        try:
+            block = read()
+            entries = tags.read_tags(block.removeprefix(_EXIF_MARK)) if block else {}
+        except ValueError as error:
+            unread.append(f"its EXIF cannot be read ({error})")
+            continue
+        for tag, (name, kind) in _EXIF.items():
+            entry = entries.get(tag)
+            if isinstance(entry, tags.Entry):
+                # EXIF 2.32 §4.6.4: the photographer's notice, NUL, the editor's.
+                yield Statement(f"EXIF {name}", kind, _text(entry.value.strip(b"\0 ").replace(b"\0", b"; ")))
 
 
 def _iptc(image: Image.Image, data: bytes, unread: list[str]) -> Iterator[Statement]:
