@@ -77,9 +77,8 @@ def test_two_processes_at_bf16_compute_what_one_does_to_its_rounding(tmp_path):
     for name, processes, precision in (("one", 1, "bf16"), ("two", 2, "bf16"), ("fp32", 1, "no")):
         folder = tmp_path / name
         folder.mkdir()
-        torchrun(
-            processes, str(SCRIPT), str(folder), *KINDS, cwd=tmp_path, ACCELERATE_MIXED_PRECISION=precision
-        )
+        variables = {"ACCELERATE_MIXED_PRECISION": precision, "SINGLE": "yes"}
+        torchrun(processes, str(SCRIPT), str(folder), *KINDS, cwd=tmp_path, **variables)
         found[name] = [torch.load(folder / f"{kind}.pt", weights_only=True) for kind in KINDS]
     for one, two, fp32 in zip(*found.values(), strict=True):
         assert (one["processes"], two["processes"]) == (1, 2)
