@@ -36,6 +36,14 @@ MAX_PIXELS = 512_000_000  # refused before decoding; a 22,600-pixel square still
 Image.MAX_IMAGE_PIXELS = None  # our own limit, checked on the header, speaks in its place
 cv2.setNumThreads(0)  # the loader's own workers share the cores
 
+# Pillow's ways to fail on bytes that are not as they should be.
+_UNDECODABLE = (
+    OSError, ValueError, SyntaxError, EOFError, MemoryError, TypeError, AttributeError, LookupError,
+    struct.error, cv2.error,
+)  # fmt: skip
+# What Pillow says of a file beside its pixels, of what kinds.
+_KINDS = {"exif": bytes, "icc_profile": bytes, "xmp": bytes, "transparency": (bytes, int, tuple)}
+
 # ITU-R BT.601, the weights Pillow uses for convert("L")
 _LUMA = np.array([0.299, 0.587, 0.114])
 
@@ -119,11 +127,24 @@ def _open(path: Path, max_pixels: int) -> Iterator[tuple[Image.Image, bytes]]:
                         f"{path}: {image.width}x{image.height} pixels are past the limit of {max_pixels:,}; "
                         "make it smaller"
                     )
+                _forget_mistaken(image)
                 yield image, data
     except UnidentifiedImageError as error:
         raise BadImage(f"{path}: is not a JPEG, PNG, WebP, TIFF or BMP image") from error
-    except (OSError, ValueError, SyntaxError, EOFError, struct.error, MemoryError, cv2.error) as error:
+    except _UNDECODABLE as error:
         raise BadImage(f"{path}: cannot be decoded ({error})") from error
+
+
+def _forget_mistaken(image: Image.Image) -> None:
+    """Pillow keeps a PNG's texts where it keeps what a file is, and a text may have any name."""
+    for name, kinds in _KINDS.items():
+        if name in image.info and not isinstance(image.info[name], kinds):
+            del image.info[name]
+
+
+def _load(image: Image.Image) -> None:
+    image.load()
+    _forget_mistaken(image)  # of a PNG, texts may follow the pixels
 
 
 def read_image(
@@ -148,7 +169,7 @@ def read_image(
         BadImage: unreadable, truncated, too large, or of a kind that would lose meaning silently.
     """
     with _open(path, max_pixels) as (image, data):
-        orientation = _orientation(image)
+        orientation = _orientation(image, data)
         raw = _decode_16(path, image, data) if _is_16_bit(image, data) else _decode_8(path, image)
         pixels, alpha = _split_alpha(_upright(raw, orientation))
         metadata = metadata_of(image, data, *pixels.shape[:2])
@@ -164,7 +185,7 @@ def read_metadata(path: Path, max_pixels: int = MAX_PIXELS) -> Metadata:
         BadImage: as ``read_image``.
     """
     with _open(path, max_pixels) as (image, data):
-        image.load()
+        _load(image)
         return metadata_of(image, data, image.height, image.width)
 
 
@@ -193,14 +214,20 @@ def to_pil(pixels: np.ndarray, alpha: np.ndarray | None = None) -> Image.Image:
 
 def image_size(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     """Height and width, upright, from the header alone."""
-    with _open(path, max_pixels) as (image, _):
-        turned = _orientation(image) >= 5
+    with _open(path, max_pixels) as (image, data):
+        turned = _orientation(image, data) >= 5
         return (image.width, image.height) if turned else (image.height, image.width)
 
 
-def _orientation(image: Image.Image) -> int:
+def _orientation(image: Image.Image, data: bytes) -> int:
     """The EXIF orientation that is left to us: Pillow and OpenCV turn a TIFF upright themselves."""
-    return 1 if image.format == "TIFF" else image.getexif().get(0x0112, 1)
+    if image.format == "TIFF":
+        return 1
+    if image.format == "PNG":
+        if b"eXIf" not in data and b"Raw profile type exif" not in data:
+            return 1  # Pillow would decode the pixels, to look behind them
+        _load(image)
+    return image.getexif().get(0x0112, 1)
 
 
 def _is_16_bit(image: Image.Image, data: bytes) -> bool:
@@ -230,6 +257,7 @@ def _decode_8(path: Path | str, image: Image.Image) -> np.ndarray:
         raise BadImage(
             f"{path}: 32-bit images are not read, for their range is unknown; save it with 16 bits"
         )
+    _load(image)
     if image.mode == "CMYK":
         image = _cmyk_to_rgb(image)
     has_alpha = image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info

@@ -5,9 +5,20 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageOps
+from PIL.PngImagePlugin import PngInfo
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from cyclegan import images
-from cyclegan.images import BadImage, from_tensor, image_size, read_image, resize, to_tensor, write_image
+from cyclegan.images import (
+    BadImage,
+    from_tensor,
+    image_size,
+    read_image,
+    read_metadata,
+    resize,
+    to_tensor,
+    write_image,
+)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ".jpg", ".webp"])
@@ -171,3 +182,43 @@ def test_bad_files_are_named_in_one_line(tmp_path, name):
     assert str(caught.value).startswith(f"{path}: ")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("behind", [False, True])
+@pytest.mark.parametrize("kind", ["tEXt", "iTXt"])
+@pytest.mark.parametrize("name", ["exif", "icc_profile", "xmp", "transparency", "photoshop"])
+def test_a_text_of_png_is_not_taken_for_what_its_name_says(photograph, name, kind, behind):
+    """Pillow keeps texts, those behind the pixels too, among what it says of the file itself."""
+    plain, info = photograph("plain.png"), PngInfo()
+    (info.add_text if kind == "tEXt" else info.add_itxt)(name, "of a stranger")
+    path = photograph("told.png", pnginfo=info)
+    if behind:
+        data = path.read_bytes()
+        at = data.index(kind.encode()) - 4
+        end = at + 12 + int.from_bytes(data[at : at + 4], "big")
+        path.write_bytes(data[:at] + data[end:-12] + data[at:end] + data[-12:])
+    picture = read_image(path)
+    np.testing.assert_array_equal(picture.pixels, read_image(plain).pixels)
+    assert picture.alpha is None and picture.metadata == read_metadata(path) == read_image(plain).metadata
+    assert image_size(path) == (29, 37)
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("as_text", [False, True])
+def test_the_size_of_a_png_is_that_of_its_upright_pixels(photograph, orientation, as_text):
+    exif, info = Image.Exif(), PngInfo()
+    exif[0x0112] = orientation
+    block = exif.tobytes()
+    if as_text:
+        info.add_text("Raw profile type exif", f"\nexif\n{len(block):8}\n{block.hex()}\n")
+    path = photograph("turned.png", **({"pnginfo": info} if as_text else {"exif": exif}))
+    assert image_size(path) == ((37, 29) if orientation == 6 else (29, 37))
+    assert read_image(path).pixels.shape[:2] == image_size(path)
+
+
+def test_xmp_of_a_tiff_that_is_text_is_none(photograph):
+    tags = ImageFileDirectory_v2()
+    tags.tagtype[700] = 2
+    tags[700] = "of a stranger"
+    picture = read_image(photograph("told.tif", tiffinfo=tags))
+    assert picture.pixels.shape == (29, 37, 3) and picture.metadata.xmp is None
