@@ -20,11 +20,14 @@ from cyclegan.errors import BadInput
 from cyclegan.images import from_tensor, read_image, resize, to_tensor
 from cyclegan.networks.inference import inference_device, pad, translate
 from cyclegan.networks.vgg19 import pretrained_vgg19, vgg19_file
-from cyclegan.stylization import Optimization, Style, fast_network, optimize
+from cyclegan.stylization import Optimization, Style, fast_network, optimize, stylizer
 from cyclegan.stylization.colour import with_colours_of
 from cyclegan.stylization.fast import model_file
 from cyclegan.stylization.objective import Objective
 from cyclegan.stylization.styles import at_scale
+from cyclegan.translation import pipeline
+from cyclegan.translation.options import Tiling
+from cyclegan.translation.tiling import strategy
 
 
 @pytest.fixture
@@ -369,3 +372,44 @@ def test_mistakes_get_one_line(words, pictures, monkeypatch, capsys):
     assert ended.value.code == 2
     assert MISTAKES[words] in said.err and len(said.err.strip().splitlines()) == 1
     assert not (pictures / "out").exists()
+
+
+@pytest.mark.parametrize("method", ["fast", "optimize"])
+def test_a_slide_goes_whole_where_it_is_made_small(pictures, monkeypatch, method):
+    """As a file of another kind does, whose size no limit of slides is for."""
+    pixels = photo("chelsea", 160, 120)
+    for name in ("in/deep/slide.tif", "in/deep/same.png"):
+        Image.fromarray(pixels).save(pictures / name)
+    monkeypatch.setattr(pipeline, "SLIDE_PIXELS", 100)
+    more = FAST if method == "fast" else SHORT
+    words = [str(pictures / name) for name in ("in/deep", "style.png", "out")]
+    assert stylize([*words, "--method", method, "--size", "48", *more]) == 0
+    slide, same = (read_image(pictures / "out" / name).pixels for name in ("slide.tif", "same.png"))
+    np.testing.assert_array_equal(slide, same)
+    assert slide.shape == pixels.shape and (slide != pixels).any()
+
+
+def test_a_size_past_memory_is_one_pictures_trouble_and_is_said(pictures, monkeypatch, capsys):
+    words = [str(pictures / name) for name in ("in", "style.png", "out")]
+    with pytest.raises(BadInput, match="size: must be 16 to 65536, not 1000000"):
+        stylize([*words, *FAST, "--size", "1000000"])
+    monkeypatch.setattr(stylizer, "memory_bytes", lambda device: 1200 * 16 * 23)
+    Image.fromarray(photo("chelsea", 16, 16)).save(pictures / "in" / "small.png")
+    assert stylize([*words, *SHORT]) == 1
+    shown = capsys.readouterr()
+    assert "a.png: does not fit into memory; give it smaller, with --size\n" in shown.err + shown.out
+    assert (pictures / "out" / "small.png").is_file()
+    monkeypatch.setattr(strategy, "memory_bytes", lambda device: 2**30)
+    network = fast_network([Style(to_tensor(photo("coffee", 64, 64)))], size=8192)
+    tiler = strategy.Tiler(network, 3, network.multiple_of, Tiling())
+    with pytest.raises(BadInput, match="6144x8192 pixels are more than memory holds.*with --size$"):
+        tiler.applies(40, 30)
+
+
+def test_weights_that_leave_no_number_or_nothing_to_do_are_refused(pictures):
+    words = [str(pictures / name) for name in ("in/a.png", "style.png", "made.png")]
+    with pytest.raises(BadInput, match="style_weight.*not one step had a loss that is a number"):
+        stylize([*words, *SHORT, "--style-weight", "1e38"])
+    with pytest.raises(BadInput, match="one of them must be more than 0"):
+        stylize([*words, *SHORT, "--content-weight", "0", "--style-layers", "relu1_1", "0"])
+    assert not (pictures / "made.png").exists()

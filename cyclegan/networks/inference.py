@@ -1,7 +1,9 @@
-"""A generator on images of any size."""
+"""A generator on images of any size, and what there is to compute it on."""
 
 from collections.abc import Callable
+from pathlib import Path
 
+import psutil
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -12,6 +14,28 @@ def inference_device() -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def memory_bytes(device: torch.device) -> int:
+    """All memory of the device; on a CPU, within the limit that a container sets.
+
+    Not what is free just now: the same picture must be cut into the same tiles next time, and by others
+    who share the work.
+    """
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    return min([psutil.virtual_memory().total, *_container_limits()])
+
+
+def _container_limits() -> list[int]:
+    """The limits of control groups (v2, then v1), where there are any."""
+    found = []
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            found.append(int(Path(path).read_text()))
+        except (OSError, ValueError):  # no such group, or "max": no limit
+            continue
+    return found
 
 
 @torch.inference_mode()

@@ -22,7 +22,7 @@ from cyclegan.images import resize
 from cyclegan.networks.arbitrary_style import ArbitraryStyle, load_arbitrary_style
 from cyclegan.networks.inference import pad
 from cyclegan.stylization.colour import with_colours_of
-from cyclegan.stylization.options import SMALLEST
+from cyclegan.stylization.options import sized
 from cyclegan.stylization.styles import Style, resized
 
 PREDICTED_AT = 256  # pixels a side that style vectors are predicted from
@@ -98,6 +98,10 @@ class FastStyle(nn.Module):
         self.attends_to_all = size is not None or self.masks != [None]
         transformer.use_style(self.vectors[0])
 
+    def computed_at(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width at which a picture of that size is computed."""
+        return (height, width) if self.size is None else sized(height, width, self.size)
+
     def for_picture(self, view: Callable[[], Tensor]) -> "FastStyle":
         """The network for tiles of one picture, multiples of 4 a side; they share its own vector.
 
@@ -127,8 +131,7 @@ class FastStyle(nn.Module):
         height, width = image.shape[2:]
         if self.size is None:
             return self._one(image)
-        share = self.size / max(height, width)
-        small = resized(image, *(max(SMALLEST, round(side * share)) for side in (height, width))).clamp(-1, 1)
+        small = resized(image, *sized(height, width, self.size)).clamp(-1, 1)
         return resized(self._one(small), height, width).clamp(-1, 1)
 
     def _one(self, image: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from cyclegan import chance
+from cyclegan.errors import BadInput
 from cyclegan.networks.vgg19 import VGG19
 from cyclegan.stylization.colour import grey, match_luminance, with_colours_of
 from cyclegan.stylization.descent import LBFGS, Adam, Descent
@@ -94,6 +95,7 @@ def optimize(
             objective = Objective(network, here, _styles_at(styles, here, options), options)
             run = _Run(objective, image, options, count)
             image, stopped = run.to_the_end(on_step, finished, done, sum(steps))
+            run.refuse_no_number()
         done += count
     assert image is not None
     return finished(image)[0]
@@ -126,7 +128,7 @@ class _Run:
 
     def __init__(self, objective: Objective, image: Tensor, options: Optimization, steps: int) -> None:
         self.objective, self.steps = objective, steps
-        self.image = self.best = image.detach().clone()
+        self.image = self.best = image.detach().clone()  # the best only once a step's loss is a number
         self.best_loss = float("inf")
         self.losses: dict[str, float] = {}
         self.descent: Descent
@@ -148,9 +150,16 @@ class _Run:
                 return self.best, True
         return self.best, False
 
+    def refuse_no_number(self) -> None:
+        if self.best_loss == float("inf"):
+            raise BadInput(
+                "content_weight, style_weight, tv_weight: not one step had a loss that is a number; "
+                "take smaller ones"
+            )
+
     def one_step(self) -> None:
         """Look at the present picture, keep it if it is the best, and go on to the next."""
-        image = self.image.requires_grad_(True)
+        image = self.image.detach().requires_grad_(True)
         terms = self.objective(image)
         total = torch.stack(list(terms.values())).sum()
         (gradient,) = torch.autograd.grad(total, image)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from cyclegan.config import LARGEST_SIZE
 from cyclegan.errors import BadInput, nearest
 from cyclegan.networks.vgg19 import LAYERS
 
@@ -57,17 +58,21 @@ class Optimization:
         for name in ("content_weight", "style_weight", "tv_weight"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise BadInput(f"{name}: must be 0 or more, not {getattr(self, name):g}")
-        if not (self.content_weight or self.style_weight):
-            raise BadInput("content_weight, style_weight: one of them must be more than 0")
         for name in ("content_layers", "style_layers"):
             if getattr(self, name) is not None:
                 _check_layers(name, getattr(self, name))
+        if not (
+            self.content_weight * sum(self.content.values()) + self.style_weight * sum(self.style.values())
+        ):
+            raise BadInput(
+                "content_weight, style_weight: one of them must be more than 0, with one of its layers"
+            )
         if self.steps < 1:
             raise BadInput(f"steps: must be 1 or more, not {self.steps}")
         if self.seed != 0 and self.start != "noise":
             raise BadInput(f"seed: is of the noise of --start noise, and there is none with {self.start!r}")
-        if self.size is not None and self.size < 16:
-            raise BadInput(f"size: must be 16 or more, not {self.size}")
+        if self.size is not None and not SMALLEST <= self.size <= LARGEST_SIZE:
+            raise BadInput(f"size: must be {SMALLEST} to {LARGEST_SIZE}, not {self.size}")
         if not 0.1 <= self.style_scale <= 10:
             raise BadInput(f"style_scale: must be 0.1 to 10, not {self.style_scale:g}")
 
@@ -83,12 +88,10 @@ class Optimization:
 
     def scales(self, height: int, width: int) -> list[tuple[int, int]]:
         """Height and width of the picture at each scale, the coarsest first."""
-        longer = max(height, width)
-        final = self.size or longer
-        sides = [final]
+        sides = [self.size or max(height, width)]
         while self.coarse_to_fine and sides[0] // 2 >= COARSEST:
             sides.insert(0, sides[0] // 2)
-        return [tuple(max(SMALLEST, round(side * s / longer)) for side in (height, width)) for s in sides]
+        return [sized(height, width, side) for side in sides]
 
     def steps_at(self, scale: int) -> int:
         """How many steps the scale of this number takes, 0 for the coarsest."""
@@ -98,6 +101,12 @@ class Optimization:
         """The choices as plain values, for the record."""
         values = {name: getattr(self, name) for name in self.__dataclass_fields__}
         return {**values, "content_layers": dict(self.content), "style_layers": dict(self.style)}
+
+
+def sized(height: int, width: int, size: int) -> tuple[int, int]:
+    """Height and width of a picture whose longer side is to be ``size``."""
+    longer = max(height, width)
+    return max(SMALLEST, round(height * size / longer)), max(SMALLEST, round(width * size / longer))
 
 
 def _check_layers(name: str, layers: Mapping[str, float]) -> None:

@@ -1,5 +1,6 @@
 """Optimization as a function of a batch of images, with what a record and a label say of each method."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from cyclegan.datasets.fetch import sha256_of
 from cyclegan.images import WHITE
-from cyclegan.networks.inference import inference_device
+from cyclegan.networks.inference import inference_device, memory_bytes
 from cyclegan.networks.vgg19 import pretrained_vgg19, vgg19_file
 from cyclegan.stylization.fast import FastStyle, fast_network, model_file
 from cyclegan.stylization.optimization import OnStep, optimize
@@ -17,6 +18,8 @@ from cyclegan.stylization.options import Optimization
 from cyclegan.stylization.styles import Style, resized
 
 Method = Literal["optimize", "fast"]
+# Measured, past 1024 px square: 1.6 GiB at 512 px, 6.2 at 2048 (docs/stylize.md).
+BYTES_PER_PIXEL = 1200
 SYSTEMS: Mapping[Method, str] = {
     "optimize": "neural style transfer by optimization (Gatys et al. 2016), VGG-19",
     "fast": "fast arbitrary stylization (Ghiasi et al. 2017), Magenta's networks",
@@ -73,7 +76,17 @@ class Stylizer:
         with torch.inference_mode(False), torch.enable_grad():
             return torch.cat([self._one(image.clone()) for image in images])
 
+    def computed_at(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width at which a picture of that size is computed, at last."""
+        return self.options.scales(height, width)[-1]
+
     def _one(self, image: Tensor) -> Tensor:
+        needed, there = (
+            BYTES_PER_PIXEL * math.prod(self.computed_at(*image.shape[1:])),
+            memory_bytes(self.device),
+        )
+        if needed > there:  # Linux would kill
+            raise MemoryError(f"an optimization of {needed >> 20} MiB in {there >> 20}")
         made = optimize(self.network, image, self.styles, self.options, self.on_step, self._first)
         return resized(made[None], *image.shape[1:]).clamp(-1, 1)
 

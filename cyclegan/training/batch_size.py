@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from cyclegan.config import TrainSettings
 from cyclegan.errors import BadInput, out_of_memory
+from cyclegan.networks.inference import memory_bytes
 from cyclegan.training.networks import build_networks
 from cyclegan.training.step import (
     build_objectives,
@@ -27,7 +28,6 @@ from cyclegan.training.step import (
     placed_networks,
     require_gradient,
 )
-from cyclegan.translation.tiling.memory import memory_bytes
 
 LARGEST = 256  # images at once in a process; past it the published rates mean nothing any more
 SPARE = 0.1  # share of the memory that a run needs besides its steps: grids, saving, fragmentation

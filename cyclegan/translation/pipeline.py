@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 IN_FLIGHT_PIXELS = 1 << 25  # decoded, not yet written: some 30 bytes each, so about 1 GiB
 BATCH_PIXELS = 1 << 22  # through the network at once: 64 images of 256 px, one of 2048 px
 WINDOW_BATCHES = 4  # images of one shape are looked for in as many consecutive files as fill these
-_TOO_LARGE = "does not fit into memory; give it smaller, with --size, or in smaller tiles with --tile"
+_TOO_LARGE = "does not fit into memory; give it smaller, with --size"
 # What is wrong with one output's name or place; all else (a full disk, no permission) concerns them all.
 _ONE_FILE_ONLY = {errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EILSEQ}
 
@@ -182,7 +182,8 @@ class _Flow:
                 known.append((job, shape))
             elif job.wanted:
                 yield job, self._failed(job, shape, _state(job.source))
-        for batch in _batches(known, self.options.size, batch_size):
+        cuts = self.options.size is None and not self.translator.makes_small
+        for batch in _batches(known, self.options.size, batch_size, cuts):
             coming = sum(batch.pixels)
             while self.reading and (self.pixels + coming > IN_FLIGHT_PIXELS or self._reading() > self.ahead):
                 yield from self._compute()
@@ -247,9 +248,15 @@ class _Flow:
                 continue
             self.pixels -= batch.pixels[i]
             if job.wanted:
-                yield job, self._failed(job, read.error or f"{job.source}: {_TOO_LARGE}", read.state)
+                yield job, self._failed(job, read.error or f"{job.source}: {self._too_large}", read.state)
         while self.writing and self.writing[0][2].done():
             yield self._collect()
+
+    @property
+    def _too_large(self) -> str:
+        tiler = self.translator.tiler
+        cuts = tiler is not None and not tiler.whole_only
+        return f"{_TOO_LARGE}, or in smaller tiles with --tile" if cuts else _TOO_LARGE
 
     def _network(self, tensors: list[Tensor | None]) -> list[Tensor]:
         return list(self.translator.network_on(torch.stack([t for t in tensors if t is not None])))
@@ -266,7 +273,7 @@ class _Flow:
             return self._failed(job, str(error), read.state)
         except OSError as error:
             return self._unwritable(job, error, read.state)
-        return self._failed(job, f"{job.source}: {_TOO_LARGE}", read.state)
+        return self._failed(job, f"{job.source}: {self._too_large}", read.state)
 
     def _write(self, job: Job, read: Read, result: Tensor | np.ndarray) -> Translated:
         """In a writer's thread."""
@@ -315,7 +322,7 @@ class _Flow:
 
 
 def _batches(
-    known: Sequence[tuple[Job, tuple[int, int]]], side: int | None, batch_size: int
+    known: Sequence[tuple[Job, tuple[int, int]]], side: int | None, batch_size: int, cuts: bool
 ) -> Iterator[_Batch]:
     """Images of one shape, as the network sees them, together; batches with nothing wanted are left out.
 
@@ -323,7 +330,7 @@ def _batches(
     """
     by_shape: dict[tuple[int, int], list[tuple[Job, int]]] = {}
     for job, (height, width) in known:
-        if side is None and _is_slide(job, (height, width)):
+        if cuts and _is_slide(job, (height, width)):
             if job.wanted:
                 yield _Batch([job], [min(height * width, IN_FLIGHT_PIXELS)], is_slide=True)
             continue

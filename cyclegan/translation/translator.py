@@ -328,6 +328,13 @@ class Translator:
         return self.tiler is not None and self.tiler.applies(height, width)
 
     @property
+    def makes_small(self) -> bool:
+        """Whether images of any size go whole, for what takes them computes at a size of its own."""
+        if self.tiler is None:
+            return hasattr(self.backend, "computed_at")
+        return self.tiler.whole_only and hasattr(self.tiler.network, "computed_at")
+
+    @property
     def has_tiles(self) -> bool:
         """Whether there is a torch network to compute tiles, which an .onnx file is not."""
         return isinstance(self.backend, TorchBackend) or self.saved_in is not None

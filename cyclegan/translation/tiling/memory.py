@@ -1,36 +1,12 @@
-"""How much memory there is, and how much a network takes for each pixel."""
+"""How much memory a network takes for each pixel."""
 
 import copy
-from pathlib import Path
 
-import psutil
 import torch
 from torch import Tensor, nn
 
 # Convolutions hold their input and output once more, in the layout that they compute in.
 WORKING_COPIES = 2
-
-
-def memory_bytes(device: torch.device) -> int:
-    """All memory of the device; on a CPU, within the limit that a container sets.
-
-    Not what is free just now: the same picture must be cut into the same tiles next time, and by others
-    who share the work.
-    """
-    if device.type == "cuda":
-        return torch.cuda.get_device_properties(device).total_memory
-    return min([psutil.virtual_memory().total, *_container_limits()])
-
-
-def _container_limits() -> list[int]:
-    """The limits of control groups (v2, then v1), where there are any."""
-    found = []
-    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        try:
-            found.append(int(Path(path).read_text()))
-        except (OSError, ValueError):  # no such group, or "max": no limit
-            continue
-    return found
 
 
 def twin(network: nn.Module) -> nn.Module:

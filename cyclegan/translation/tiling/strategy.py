@@ -11,9 +11,10 @@ from torch import nn
 from cyclegan.errors import BadInput
 from cyclegan.images import to_tensor
 from cyclegan.networks.attention import attends_to_all
+from cyclegan.networks.inference import memory_bytes
 from cyclegan.translation.options import Tiling
 from cyclegan.translation.tiling.exact import exact_bands
-from cyclegan.translation.tiling.memory import bytes_per_pixel, memory_bytes
+from cyclegan.translation.tiling.memory import bytes_per_pixel
 from cyclegan.translation.tiling.source import Source, overview
 from cyclegan.translation.tiling.statistics import depends_on_all_pixels, held_bytes_per_pixel
 from cyclegan.translation.tiling.tiles import dense_bands, naive_bands
@@ -92,10 +93,13 @@ class Tiler:
         if tiling.tile == "off":
             return False
         if self.whole_only:
+            more = ", or take --tiling naive, with seams"
+            if hasattr(self.network, "computed_at"):  # made small by the network itself, and never cut
+                (height, width), more = self.network.computed_at(height, width), ""
             if height * width > SMALL_PIXELS and height * width * self.per_pixel > memory_bytes(self.device):
                 raise BadInput(
-                    f"{width}x{height} pixels are more than memory holds, and this generator attends to the "
-                    "whole image at once; give it smaller, with --size, or take --tiling naive, with seams"
+                    f"{width}x{height} pixels are more than memory holds, and this network attends to the "
+                    f"whole image at once; give it smaller, with --size{more}"
                 )
             return False
         if tiling.tile != "auto":
