@@ -221,6 +221,18 @@ def test_content_credentials(photograph, tmp_path, suffix):
     }
 
 
+def test_metadata_of_exif_in_content_credentials(photograph, tmp_path):
+    """C2PA 1.4's Exif information: JSON-LD, whose names are XMP's."""
+    for name in ("tiff:Copyright", "exif:Copyright"):
+        context = {"exif": "http://ns.adobe.com/exif/1.0/", "tiff": "http://ns.adobe.com/tiff/1.0/"}
+        facts = {"@context": context, name: "© Jané", "tiff:Artist": ["Jo"]}
+        path = signed(tmp_path, photograph("a.jpg"), [{"label": "stds.exif", "data": facts, "kind": "Json"}])
+        assert says(path) == {
+            (f"C2PA stds.exif {name}", "notice", "© Jané"),
+            ("C2PA stds.exif tiff:Artist", "creator", "Jo"),
+        }
+
+
 def test_what_credentials_grant_counts_only_while_they_hold(photograph, tmp_path):
     path = signed(tmp_path, photograph("a.jpg", size=(64, 64)), [WORK, mining("allowed")])
     assert all(kind != "mining" for _, kind, _ in says(path))

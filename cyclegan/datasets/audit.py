@@ -29,6 +29,8 @@ from cyclegan.metadata.rights import Rights, Statement, rights_of
 
 UNKNOWN = "unknown"
 STYLE = "style"
+_NAMED = 10  # files in one line
+_ON_USE = ("licence", "notice", "terms")  # kinds of statements that may grant or forbid something
 _THREADS = 4  # decoding lets go of Python's lock
 
 
@@ -57,7 +59,7 @@ class File:
         """What the file itself names, all of it together; None if it names nothing."""
         found = []
         for said in self.rights.statements:
-            if said.kind in ("licence", "notice"):
+            if said.kind in _ON_USE:
                 found.append((licence_of if said.kind == "licence" else licence_in)(said.text))
         return joined(sorted({licence for licence in found if licence})) or None
 
@@ -77,7 +79,7 @@ class File:
             elif expression(said.text) is None and names_terms(said.text):
                 return said
         for said in self.rights.statements:
-            if said.kind == "notice" and names_terms(said.text):
+            if said.kind in ("notice", "terms") and names_terms(said.text):
                 return said
         return None
 
@@ -85,7 +87,7 @@ class File:
     def refusal(self) -> Statement | None:
         """What in the file keeps it from being trained on, whatever else is said."""
         for said in self.rights.statements:
-            if said.kind == "mining" or (said.kind in ("licence", "notice") and reserves_all(said.text)):
+            if said.kind == "mining" or (said.kind in _ON_USE and reserves_all(said.text)):
                 return said
         return None
 
@@ -93,7 +95,7 @@ class File:
     def holders(self) -> list[str]:
         """Whom the file names: makers, else its notices of copyright."""
         for kind in ("creator", "notice"):
-            names = [said.text for said in self.rights.statements if said.kind == kind]
+            names = [shorten(said.text, 2000) for said in self.rights.statements if said.kind == kind]
             if names:
                 return list(dict.fromkeys(names))
         return []
@@ -129,14 +131,24 @@ class Audit:
             return None
         return joined(filter(None, (self.stated(split), file.licence))) or None
 
-    def objection(self, allowed: Sequence[str]) -> str | None:
-        """Why these pictures are not only under ``allowed`` licences, in one line; None if they are."""
+    def objection(self, allowed: Sequence[str], skip_bad: bool = False) -> str | None:
+        """Why these pictures are not only under ``allowed`` licences, in one line; None if they are.
+
+        Args:
+            skip_bad: say nothing of files that cannot be decoded; whoever decodes them does.
+        """
         for source in self.sources:
             if source.licence is not None and not is_allowed(source.licence, allowed):
                 return f"side {source.side} ({source.title}) is under {source.licence}, {_not_in(allowed)}"
         for split, file in self._all():
             if reason := self._reason(split, file, allowed):
                 return reason
+        bad = [file for files in self.splits.values() for file in files if file.content is None]
+        if bad and not skip_bad:
+            listed = "; ".join(f"{file.path}: {file.rights.unread[0]}" for file in bad[:_NAMED])
+            more = f"; and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
+            total = sum(map(len, self.splits.values()))
+            return f"{len(bad)} of {total} files cannot be used; mend or remove them: {listed}{more}"
         return None
 
     def _reason(self, split: str, file: File, allowed: Sequence[str]) -> str | None:
@@ -265,7 +277,8 @@ def cleared(domain: Domain, required: str, styles: Mapping[str, Path]) -> Domain
     strange = {side: path for side, path in styles.items() if path.resolve() not in own}
     audit = audit_domain(domain, strange) if objection is None else None
     if audit is not None:
-        objection = audit.objection(allowed)
+        # The training itself refuses files that cannot be decoded, or leaves them out with --data.skip-bad.
+        objection = audit.objection(allowed, skip_bad=True)
     if audit is None or objection is not None:
         raise BadInput(f"require_license: {objection}")
     return replace(domain, clearance=Clearance(allowed, audit.licences(), audit.attribution()))

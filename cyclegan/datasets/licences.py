@@ -30,11 +30,19 @@ _OTHERS = {
     r"\bPexels Licen[cs]e\b": "LicenseRef-Pexels",
 }  # fmt: skip
 _OTHER = re.compile("|".join(_OTHERS), re.IGNORECASE)
+# "Copyright CC0 Photos Inc.", "© 2020 CC0 Images": whose name begins so, not what the picture is under
+_FIRM = re.compile(
+    r"\bCC[ -]?0(?=(?: (?:[A-Z][\w'’-]*|&|and)){0,4},? (?:Inc|Incorporated|Ltd|Limited|LLC|LLP|GmbH|Corp)\b)"
+    r"|(?:©|\([cC]\)|\b[Cc]opyright|\bCOPYRIGHT) ?(?:\d{4}(?:[-–]\d{2,4})? )?(?:[Bb]y )?CC[ -]?0"
+    r"(?= (?!Universal|Public|Licen[cs]e|Creative|Dedication|Waiver|No\b)[A-Z][a-z]+)"
+)
 _PARTS = {
     "attribution": "BY", "noncommercial": "NC", "noderivatives": "ND", "noderivs": "ND", "sharealike": "SA",
 }  # fmt: skip
 _RESERVED = re.compile(
-    r"\ball rights (?:are )?reserved\b|\balle rechte vorbehalten\b|\btous droits réservés\b", re.IGNORECASE
+    r"\ball rights? (?:(?:are|is|hereby|strictly) ){0,3}reserved\b"
+    r"|\balle rechte vorbehalten\b|\btous droits réservés\b",
+    re.IGNORECASE,
 )
 # Speaks of a licence; which one, the rest of the text may say.
 _LICENSED = re.compile(
@@ -45,7 +53,12 @@ _CONDITIONS = {
     "BY": r"\bCC[ -]?BY\b|\bcreative\s+commons\s+attribution\b",
     "NC": r"(?<!commercial and )(?<!commercial or )\bnon-?\s?commercial(?! (?:and|or) commercial\b)"
     r"|\bBY[ -]NC\b|\b(?:no|not for) commercial\b",
-    "ND": r"\bno[- ]?deriv|\bBY(?:[ -]NC)?[ -]ND\b",
+    # "No changes were made" is what CC BY 4.0 §3(a)(1)(B) asks for, and no limit.
+    "ND": r"\bno[- ]?deriv|\bBY(?:[ -]NC)?[ -]ND\b"
+    r"|\bno (?:modif\w+|changes|alterations?|adaptations?|edits|editing|remix\w*)\b"
+    r"(?! (?:(?:were|was|have been|has been|are) )?(?:made|done)\b)"
+    r"|(?:\bnot|\bnever|cannot|n['’]t) (?:(?:modify|alter|adapt|remix|edit|crop)\b"
+    r"|be (?:modified|altered|adapted|remixed|edited|cropped)\b)",
     "SA": r"\bshare[ -]?alike\b|\bBY(?:[ -]NC)?[ -]SA\b",
 }
 # "No copyright, AI-generated" and "no attribution required, use it without permission" take nothing away.
@@ -63,11 +76,16 @@ _TERMS = re.compile(
             r"\bprohibited\b|\bforbidden\b(?! city)|\bnot (?:allowed|permitted|licen[cs]ed)\b",
             r"\b(?:use|usage|purposes?|research)\s+only\b(?! (?:under|with)\b)|\bopt(?:s|ed)?[ -]out\b",
             r"(?<!\bno )\bpermission (?:is |must be )?(?:required|needed)\b",
+            r"(?<!\bno )(?<!\bnot )(?<!n['’]t )\b(?:require|need)s? (?:(?!no\b)[\w'’]+ ){0,4}"
+            r"(?:permission|consent|authori[sz]ation)\b",
+            r"(?<!\bcopyright does )(?<!\brestrictions do )(?:\bnot|n['’]t) apply\b",
+            r"\b(?:excluded|excepted|exempt(?:ed)?) from\b",
             r"\bonly with\b[^.;:]{0,60}\b(?:permission|consent)\b",
             rf"{_NO}[^.;:]{{0,100}}\bwithout\b[^.;:]{{0,60}}\b(?:permission|consent|authori[sz]ation)\b",
             rf"{_NO}[^.;:]{{0,100}}\b(?:AI\b(?![ -](?:made|generated|created)\b)|machine learning\b"
-            r"|training\b|trained on\b|train (?:on|with|any|AI|models?)\b|generative\b|(?:data|text) mining\b"
-            r"|TDM\b|scraping\b)|\bno-?AI\b",
+            r"|training\b|trained on\b|generative\b|(?:data|text) mining\b|TDM\b|scraping\b|deep learning\b"
+            r"|train (?:on|with|any|an?|the|your|AI|models?|machines?|networks?|neural|deep|algorithms?)\b"
+            r"|neural net\w*|(?-i:MLs?|LLMs?)\b|data ?sets?\b|language models?\b)|\bno-?AI\b",
             r"\b(?:except|exclud\w+)\b[^.;:]{0,60}\b(?:AI|machine learning|training|mining)\b",
             r"\b(?:AI|machine learning|training|mining)\b[^.;:]{0,40}\bexcluded\b",
             r"\b(?:mining|TDM|AI training)\b[^.;:]{0,60}\b(?:reserved|vorbehalten)\b",
@@ -108,7 +126,13 @@ def licence_in(text: str) -> str | None:
     return joined(name for name in _names_in(text) if name) or None
 
 
+def _plain(text: str) -> str:
+    """One space for white space of any kind, and no names of firms that look like those of licences."""
+    return _FIRM.sub(" ", " ".join(text.replace("\0", " ").split()))
+
+
 def _names_in(text: str) -> Iterator[str | None]:
+    text = _plain(text)
     for kind, version, place, domain in _CC_URL.findall(text):
         if domain:
             yield {"zero": "CC0-1.0", "mark": "CC-PDM-1.0"}[domain.lower()]
@@ -132,6 +156,7 @@ def names_terms(text: str) -> bool:
     It may speak of one that is not known, or forbid or limit something beside one that is: "CC BY 4.0, not
     for AI training".
     """
+    text = _plain(text)
     licence = licence_in(text)
     if licence is None and _LICENSED.search(text):
         return True
@@ -142,15 +167,14 @@ def names_terms(text: str) -> bool:
 
 def _beside(text: str) -> str:
     """A text in which NUL stands for each name and address of a licence."""
-    rest = " ".join(text.replace("\0", " ").split())
     for pattern in (_CC_URL, _IDENTIFIER, _CC_NAME, _OTHER):
-        rest = pattern.sub(lambda found: "\0" if licence_in(found[0]) else found[0], rest)
-    return re.sub(r"\bhttps?://(?:www\.)?(?=\0)", "", rest)  # whose colon would end a sentence
+        text = pattern.sub(lambda found: "\0" if licence_in(found[0]) else found[0], text)
+    return re.sub(r"\bhttps?://(?:www\.)?(?=\0)", "", text)  # whose colon would end a sentence
 
 
 def reserves_all(text: str) -> bool:
     """Whether a notice says that nothing is allowed."""
-    return bool(_RESERVED.search(text))
+    return bool(_RESERVED.search(_plain(text)))
 
 
 def allowed_list(words: Iterable[str]) -> tuple[str, ...]:

@@ -86,7 +86,10 @@ def embed_tiff(data: bytes, metadata: Metadata, alpha: bool) -> bytes:
     if alpha:
         added[tags.EXTRA_SAMPLES] = tags.Entry(3, 1, b"\2\0")  # unassociated alpha
     if metadata.exif:
-        added |= tags.describing(tags.read_tags(metadata.exif))
+        for tag, entry in tags.describing(tags.read_tags(metadata.exif)).items():
+            is_utf8 = isinstance(entry, tags.Entry) and entry.kind == tags.UTF8
+            # A type of EXIF 3.0 that TIFF does not have: libtiff warns of it and drops the text.
+            added[tag] = replace(entry, kind=tags.ASCII) if is_utf8 else entry
     if metadata.icc_profile:
         added[tags.ICC_PROFILE] = tags.Entry(7, len(metadata.icc_profile), metadata.icc_profile)
     if metadata.xmp:

@@ -1,14 +1,11 @@
 """What a picture's file says of its rights: XMP, IPTC, EXIF, PNG's texts, C2PA."""
 
 import json
-import warnings
 import xml.etree.ElementTree as ET
+from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from io import BytesIO
 from typing import Any, Literal
-
-from PIL import Image
 
 from cyclegan.metadata import tags
 from cyclegan.metadata.credentials import (
@@ -18,53 +15,61 @@ from cyclegan.metadata.credentials import (
     read_store,
     seems_signed,
 )
+from cyclegan.metadata.packets import packets_of
 
-Kind = Literal["licence", "notice", "creator", "mining"]
-_LONGEST = 2000  # characters of one statement; whole licences have been put into such fields
+Kind = Literal["licence", "notice", "terms", "creator", "mining"]
+_LONGEST = 100_000  # characters of one statement; whole licences have been put into such fields
 
-# XMP specification part 3 §1.1.3; EXIF 2.32 §4.7.2
-_XMP_MARK, _EXIF_MARK = b"http://ns.adobe.com/xap/1.0/\0", b"Exif\0\0"
 _RDF = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"
-# By namespace and name as XMP has them; JSON-LD in C2PA has the names with their usual prefixes.
-_PROPERTIES: dict[tuple[str, str], Kind] = {
-    ("cc", "license"): "licence",
-    ("xmpRights", "UsageTerms"): "licence",
-    ("xmpRights", "WebStatement"): "licence",
-    ("dcterms", "license"): "licence",
-    ("dc", "rights"): "notice",
-    ("dc", "creator"): "creator",
-    ("xmpRights", "Owner"): "creator",
-    ("cc", "attributionName"): "creator",
-    ("photoshop", "Credit"): "creator",
-    ("plus", "CopyrightOwnerName"): "creator",
-    ("plus", "ImageCreatorName"): "creator",
-    ("plus", "DataMining"): "mining",
+# By prefix and name as XMP has them; JSON-LD in C2PA has the names with their usual prefixes.
+_PROPERTIES: dict[str, Kind] = {
+    "cc:license": "licence",
+    "xmpRights:UsageTerms": "licence",
+    "xmpRights:WebStatement": "licence",
+    "dcterms:license": "licence",
+    "plus:OtherConstraints": "licence",
+    "dc:rights": "notice",
+    "dcterms:rights": "notice",
+    "tiff:Copyright": "notice",
+    "exif:Copyright": "notice",
+    "photoshop:Instructions": "terms",
+    "dc:creator": "creator",
+    "xmpRights:Owner": "creator",
+    "cc:attributionName": "creator",
+    "photoshop:Credit": "creator",
+    "tiff:Artist": "creator",
+    "exif:Artist": "creator",
+    "plus:CopyrightOwnerName": "creator",
+    "plus:ImageCreatorName": "creator",
+    "plus:DataMining": "mining",
 }
 _NAMESPACES = {
-    "cc": "http://creativecommons.org/ns#",
-    "xmpRights": "http://ns.adobe.com/xap/1.0/rights/",
-    "dcterms": "http://purl.org/dc/terms/",
-    "dc": "http://purl.org/dc/elements/1.1/",
-    "photoshop": "http://ns.adobe.com/photoshop/1.0/",
-    "plus": "http://ns.useplus.org/ldf/xmp/1.0/",
+    "http://creativecommons.org/ns#": "cc",
+    "http://web.resource.org/cc/": "cc",  # until 2008
+    "http://ns.adobe.com/xap/1.0/rights/": "xmpRights",
+    "http://purl.org/dc/terms/": "dcterms",
+    "http://purl.org/dc/elements/1.1/": "dc",
+    "http://ns.adobe.com/tiff/1.0/": "tiff",
+    "http://ns.adobe.com/exif/1.0/": "exif",
+    "http://ns.adobe.com/photoshop/1.0/": "photoshop",
+    "http://ns.useplus.org/ldf/xmp/1.0/": "plus",
 }
+_REMOTE = "dcterms:provenance"  # C2PA: the address of a manifest that is not in the file
 _EXIF: dict[int, tuple[str, Kind]] = {33432: ("Copyright", "notice"), 315: ("Artist", "creator")}
+_EXIF_TEXT = (1, 2, 6, 7, 129)  # types of one byte each; text is of type 2, since EXIF 3.0 also of 129
 # IIM 4.2, record 2
 _IPTC: dict[tuple[int, int], tuple[str, Kind]] = {
     (2, 116): ("CopyrightNotice", "notice"),
+    (2, 40): ("SpecialInstructions", "terms"),
     (2, 80): ("By-line", "creator"),
     (2, 110): ("Credit", "creator"),
 }
-_IPTC_RESOURCE, _IPTC_TAG = 0x0404, 33723  # in Photoshop's resources, in a TIFF
-_PNG: dict[str, Kind] = {"Copyright": "notice", "Author": "creator"}  # PNG 3rd edition §11.3.3.1
+_PNG: dict[str, Kind] = {"Copyright": "notice", "Author": "creator", "Disclaimer": "terms"}
 _SCHEMA: dict[str, Kind] = {"license": "licence", "copyrightNotice": "notice", "author": "creator"}
-# PLUS' and C2PA's words for what a network that makes pictures is trained under (C2PA 1.4 §17.3, CAWG 1.1).
-_FORBID = ("DMI-PROHIBITED", "DMI-PROHIBITED-AIMLTRAINING", "DMI-PROHIBITED-GENAIMLTRAINING")
-_UNCHECKED = (
-    "DMI-PROHIBITED-EXCEPTSEARCHENGINEINDEXING",
-    "DMI-PROHIBITED-SEECONSTRAINT",
-    "DMI-PROHIBITED-SEEEMBEDDEDRIGHTSEXPR",
-)
+# Of the words that PLUS has for plus:DataMining those that forbid nothing; "prohibited" has many shades, of
+# which some refer to terms that stand elsewhere.
+_ALLOW = ("DMI-ALLOWED", "DMI-UNSPECIFIED")
+# C2PA 1.4 §17.3, CAWG training and data mining 1.1: what a network that makes pictures is trained under
 _TRAINING_USES = ("ai_training", "ai_generative_training", "data_mining")
 
 
@@ -74,7 +79,8 @@ class Statement:
 
     Args:
         where: the standard and the field, as "XMP dc:rights".
-        kind: a licence; a notice of copyright; who made it or holds it; "mining": training is not allowed.
+        kind: a licence; a notice of copyright; terms, words on the use that name nobody; who made it or holds
+            it; "mining": training is not allowed.
         text: what stands there.
     """
 
@@ -94,55 +100,70 @@ class Rights:
 def rights_of(data: bytes) -> Rights:
     """What the bytes of a picture, which can be decoded, say of its rights."""
     unread: list[str] = []
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's of odd tags
-        with Image.open(BytesIO(data)) as image:
-            image.load()  # of a PNG, texts may follow the pixels
-            found = [*_xmp(image, unread), *_iptc(image, data, unread), *_exif(image, data, unread)]
-            found += [
-                Statement(f"PNG {name}", kind, str(image.info[name]))
-                for name, kind in _PNG.items()
-                if image.format == "PNG" and image.info.get(name)
-            ]
+    packets = packets_of(data, unread)
+    found: list[Statement] = []
+    for kind, read in {"XMP": _xmp, "IPTC": _iptc, "EXIF": _exif}.items():
+        for packet in packets:
+            if packet.kind == kind:
+                found += read(packet.data, unread)
+    for text in packets:
+        if text.kind == "text":
+            found.append(Statement(f"PNG {text.name}", _PNG[text.name], _text(text.data)))
     found += _c2pa(data, unread)
+    unread += (
+        f"its {s.where} has more than {_LONGEST:,} characters" for s in found if len(s.text) > _LONGEST
+    )
     short = (Statement(s.where, s.kind, s.text.strip()[:_LONGEST]) for s in found)
-    return Rights(tuple(dict.fromkeys(s for s in short if s.text)), tuple(unread))
+    return Rights(tuple(dict.fromkeys(s for s in short if s.text)), tuple(dict.fromkeys(unread)))
 
 
-def _xmp(image: Image.Image, unread: list[str]) -> Iterator[Statement]:
-    # All that there are: what one packet allows another may forbid.
-    for read in (
-        lambda: image.info.get("xmp"),
-        lambda: _raw_profile(image, "xmp"),
-        lambda: _app1(image, _XMP_MARK),
-    ):
-        try:
-            packet = read()
-        except ValueError as error:
-            unread.append(f"its XMP cannot be read ({error})")
-            continue
-        if isinstance(packet, bytes) and packet:
-            yield from _packet(packet, unread)
-
-
-def _packet(packet: bytes, unread: list[str]) -> Iterator[Statement]:
+def _xmp(packet: bytes, unread: list[str]) -> Iterator[Statement]:
+    packet = packet.strip(b"\0 \r\n\t")
+    if not packet:
+        return
     if b"<!DOCTYPE" in packet or b"<!ENTITY" in packet:
         unread.append("its XMP declares entities, which XMP does not have")
         return
     try:
-        root = ET.fromstring(packet.strip(b"\0 \r\n\t"))
-    except (ET.ParseError, ValueError, RecursionError) as error:
+        root = ET.fromstring(packet)
+    except (ET.ParseError, ValueError, LookupError, RecursionError) as error:
         unread.append(f"its XMP cannot be read ({error})")
         return
     for about in root.iter():  # properties stand in descriptions, and in the parts of structures
-        for (prefix, name), kind in _PROPERTIES.items():
-            key = f"{{{_NAMESPACES[prefix]}}}{name}"
-            values = [about.get(key, "")]
-            for element in about.findall(key):
-                # A resource, plain text, or the items of a bag, a list or one text in several languages.
-                values += [element.get(f"{_RDF}resource", ""), element.text or ""]
-                values += [item.text or "" for item in element.iter(f"{_RDF}li")]
-            yield from _statements(f"XMP {prefix}:{name}", kind, values)
+        found = [(_usual(key), [value]) for key, value in about.items()]
+        if (name := _usual(about.tag)) in (*_PROPERTIES, _REMOTE):
+            found.append((name, list(_values(about))))
+        for name, values in found:
+            if name in _PROPERTIES:
+                yield from _statements(f"XMP {name}", _PROPERTIES[name], values)
+            elif name == _REMOTE:
+                addresses = [value.strip() for value in values if value.strip()]
+                # One that begins with "self#" leads to the manifest in the file.
+                unread += [f"its C2PA manifest at {a} is not fetched" for a in addresses if a[:5] != "self#"]
+
+
+def _usual(key: str) -> str:
+    """A name with the usual prefix in place of its namespace; of any other namespace, nothing."""
+    namespace, _, name = key.removeprefix("{").rpartition("}")
+    return f"{_NAMESPACES[namespace]}:{name}" if namespace in _NAMESPACES else ""
+
+
+def _values(element: ET.Element) -> Iterator[str]:
+    """A resource, text, or the items of a bag, a list or one text in several languages.
+
+    Each may be qualified: XMP specification part 1 §7.5 to §7.9.
+    """
+    if element.get(f"{_RDF}parseType") == "Literal":
+        yield "".join(element.itertext())
+        return
+    waiting = deque([element])
+    while waiting:
+        each = waiting.popleft()
+        yield each.text or ""
+        yield from (each.get(f"{_RDF}{name}", "") for name in ("resource", "about", "value"))
+        # Beside the value itself stand its qualifiers. A property within is one of its own.
+        inner = each.findall(f"{_RDF}value") or (part for part in each if _usual(part.tag) not in _PROPERTIES)
+        waiting.extend(inner)
 
 
 def _statements(where: str, kind: Kind, values: list[str]) -> Iterator[Statement]:
@@ -152,82 +173,54 @@ def _statements(where: str, kind: Kind, values: list[str]) -> Iterator[Statement
 
 
 def _forbids(value: str) -> bool:
-    return value.strip().rpartition("/")[2] in (*_FORBID, *_UNCHECKED)
+    """Whether plus:DataMining says anything but that it is allowed, or that nothing is said."""
+    return value.strip().rpartition("/")[2].upper() not in _ALLOW
 
 
-def _exif(image: Image.Image, data: bytes, unread: list[str]) -> Iterator[Statement]:
-    for read in (  # all that there are, as of XMP
-        lambda: data if image.format == "TIFF" else image.info.get("exif"),
-        lambda: _raw_profile(image, "exif"),
-        lambda: _app1(image, _EXIF_MARK),
-    ):
-        try:
-            block = read()
-            entries = tags.read_tags(block.removeprefix(_EXIF_MARK)) if block else {}
-        except ValueError as error:
-            unread.append(f"its EXIF cannot be read ({error})")
-            continue
-        for tag, (name, kind) in _EXIF.items():
-            entry = entries.get(tag)
-            if isinstance(entry, tags.Entry):
+def _exif(block: bytes, unread: list[str]) -> Iterator[Statement]:
+    block = block.removeprefix(b"Exif\0\0")  # which some programs put into other formats too
+    try:
+        main, strange = tags.read_tags(block), tags.strange_tags(block)
+    except ValueError as error:
+        unread.append(f"its EXIF cannot be read ({error})")
+        return
+    inner = main.get(tags.EXIF_IFD)
+    for tag, (name, kind) in _EXIF.items():
+        entries = [main.get(tag), inner.get(tag) if isinstance(inner, Mapping) else None]
+        found = [entry for entry in entries if isinstance(entry, tags.Entry)]
+        if tag in strange or any(entry.kind not in _EXIF_TEXT for entry in found):
+            unread.append(f"its EXIF {name} cannot be read (it is of a type that is no text)")
+        for entry in found:
+            if entry.kind in _EXIF_TEXT:
                 # EXIF 2.32 §4.6.4: the photographer's notice, NUL, the editor's.
                 yield Statement(f"EXIF {name}", kind, _text(entry.value.strip(b"\0 ").replace(b"\0", b"; ")))
 
 
-def _iptc(image: Image.Image, data: bytes, unread: list[str]) -> Iterator[Statement]:
+def _iptc(block: bytes, unread: list[str]) -> Iterator[Statement]:
     try:
-        block = _iptc_block(image, data)
         for key, value in _datasets(block):
             if key in _IPTC:
                 name, kind = _IPTC[key]
                 yield Statement(f"IPTC {name}", kind, _text(value))
-    except (ValueError, IndexError) as error:
+    except ValueError as error:
         unread.append(f"its IPTC cannot be read ({error})")
-
-
-def _iptc_block(image: Image.Image, data: bytes) -> bytes:
-    """IIM's datasets, from where each format keeps them; nothing where there are none."""
-    if "photoshop" in image.info:
-        return image.info["photoshop"].get(_IPTC_RESOURCE, b"")
-    if image.format == "TIFF":
-        entry = tags.read_tags(data).get(_IPTC_TAG)
-        # Some programs call the bytes 32-bit numbers; they are no numbers, so their order stays.
-        return data[entry.at : entry.at + len(entry.value)] if isinstance(entry, tags.Entry) else b""
-    resources = _raw_profile(image, "iptc")
-    at = resources.find(b"8BIM" + _IPTC_RESOURCE.to_bytes(2, "big"))
-    if at < 0:
-        return resources
-    name = resources[at + 6]  # a Pascal string, padded to an even length
-    start = at + 6 + (name + 2 & ~1)
-    return resources[start + 4 : start + 4 + int.from_bytes(resources[start : start + 4], "big")]
 
 
 def _datasets(block: bytes) -> Iterator[tuple[tuple[int, int], bytes]]:
     """IIM 4.2 §1.5: tag marker 28, record, dataset, length, value."""
     at = 0
-    while at + 5 <= len(block) and block[at] == 28:
-        length = int.from_bytes(block[at + 3 : at + 5], "big")
-        if length & 0x8000 or at + 5 + length > len(block):
+    while at < len(block) and block[at] == 28:
+        record, dataset = block[at + 1 : at + 2], block[at + 2 : at + 3]
+        length, at = int.from_bytes(block[at + 3 : at + 5], "big"), at + 5
+        if length & 0x8000:  # §1.5 d, extended: how many bytes the length itself has
+            wide = length & 0x7FFF
+            length, at = int.from_bytes(block[at : at + wide], "big"), at + wide
+        if at + length > len(block):
             raise ValueError("a dataset is longer than its block")
-        yield (block[at + 1], block[at + 2]), block[at + 5 : at + 5 + length]
-        at += 5 + length
-
-
-def _raw_profile(image: Image.Image, name: str) -> bytes:
-    """ImageMagick's and ExifTool's way to put into a PNG what it has no chunk for: a text of hex digits."""
-    text = image.info.get(f"Raw profile type {name}")
-    if text is None:
-        return b""
-    lines = str(text).strip().split("\n", 2)  # a name, which may be of two words, the length, the digits
-    if len(lines) < 3:
-        raise ValueError("its text has no digits")
-    return bytes.fromhex(lines[2])
-
-
-def _app1(image: Image.Image, mark: bytes) -> bytes:
-    """EXIF or XMP, told by ``mark``, from a JPEG's segment that was put into a PNG as it was."""
-    segment = _raw_profile(image, "APP1")
-    return segment.removeprefix(mark) if segment.startswith(mark) else b""
+        yield (record[0], dataset[0]), block[at : at + length]
+        at += length
+    if block[at:].strip(b"\0"):
+        raise ValueError("no dataset begins where one should")
 
 
 def _text(value: bytes) -> str:
@@ -294,8 +287,8 @@ def _of_assertion(where: str, facts: Mapping[str, Any]) -> Iterator[Statement]:
     """Schema.org's CreativeWork (C2PA 1.4 §17.13) and metadata in JSON-LD (C2PA 2.2 §18.16)."""
     for name, kind in _SCHEMA.items():
         yield from _statements(where, kind, list(_words(facts.get(name))))
-    for (prefix, name), kind in _PROPERTIES.items():
-        yield from _statements(f"{where} {prefix}:{name}", kind, list(_words(facts.get(f"{prefix}:{name}"))))
+    for name, kind in _PROPERTIES.items():
+        yield from _statements(f"{where} {name}", kind, list(_words(facts.get(name))))
 
 
 def _words(value: Any) -> Iterator[str]:

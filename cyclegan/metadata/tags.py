@@ -1,4 +1,4 @@
-"""Tagged entries as EXIF and TIFF store them (TIFF 6.0 §2, EXIF 2.32 §4.6), their bytes untouched.
+"""Tagged entries as EXIF and TIFF store them (TIFF 6.0 §2, EXIF 2.32 and 3.0 §4.6), their bytes untouched.
 
 Pillow decodes and encodes values, and text that is not ASCII is lost on the way; here bytes stay bytes.
 """
@@ -12,6 +12,7 @@ import numpy as np
 
 ORIENTATION, EXTRA_SAMPLES, XMP, ICC_PROFILE, MAKER_NOTE = 274, 338, 700, 34675, 37500
 EXIF_IFD, GPS_IFD, INTEROP_IFD = 34665, 34853, 40965
+ASCII, UTF8 = 2, 129  # types of text, the second since EXIF 3.0 §4.6.2
 _WIDTHS, _HEIGHTS = (256, 40962), (257, 40963)  # ImageWidth and PixelXDimension, then the heights
 _THUMBNAIL = ((513, 514), (273, 279))  # where it lies and its length: JPEG, or uncompressed strips
 _SIZES = {
@@ -31,6 +32,7 @@ _SIZES = {
     16: 8,
     17: 8,
     18: 8,
+    UTF8: 1,
 }
 _SWAPPED = {3: 2, 4: 4, 5: 4, 8: 2, 9: 4, 10: 4, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 
@@ -64,6 +66,17 @@ def read_tags(block: bytes) -> Tags:
     return _Reader(block).tags(_Reader(block).first)
 
 
+def strange_tags(block: bytes) -> frozenset[int]:
+    """Tags of the first directory, and of EXIF's own, whose entries are of a type that is not known.
+
+    Raises:
+        ValueError: as ``read_tags``.
+    """
+    reader = _Reader(block)
+    reader.tags(reader.first)
+    return frozenset(reader.strange)
+
+
 class _Reader:
     def __init__(self, block: bytes) -> None:
         self.block = block
@@ -73,6 +86,7 @@ class _Reader:
         self.order = orders[block[:2]]
         self.big = self.number("H", 2) == 43  # BigTIFF: 64-bit offsets
         self.first = self.number("Q", 8) if self.big else self.number("I", 4)
+        self.strange: set[int] = set()  # tags that were skipped
 
     def number(self, kind: str, at: int) -> int:
         try:
@@ -94,6 +108,7 @@ class _Reader:
                 self.number(wide, here + 4),
             )
             if kind not in _SIZES:
+                self.strange.add(tag)
                 continue  # TIFF 6.0: "readers should skip over fields containing an unexpected field type"
             length = _SIZES[kind] * number
             start = here + 4 + inline
