@@ -226,6 +226,21 @@ def test_a_step_with_a_nan_changes_nothing():
         assert all(torch.equal(value, step.networks[name].state_dict()[key]) for key, value in state.items())
 
 
+@pytest.mark.parametrize("method", ["cut", "fastcut"])
+def test_batch_norm_counts_what_is_translated_alone(method):
+    """PatchNCE looks at fakes and at images of B, which G_AB will never be given."""
+    generator = {**SMALL["generator"], "norm": "batch"}
+    nce = {**SMALL["nce"], "flip": False}
+    step = TrainingStep(settings(method=method, generator=generator, nce=nce), Accelerator(cpu=True))
+    plain, images = copy.deepcopy(step.networks["G_AB"]), batch()
+    step.objective_G(images, {"D_B": step.networks["D_B"]})
+    plain(images["real_a"])
+    if method == "cut":  # its identity loss translates B
+        plain(images["real_b"])
+    for found, expected in zip(step.networks["G_AB"].buffers(), plain.buffers(), strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+
+
 # --- settings
 
 

@@ -9,11 +9,13 @@ from generators import generator_config
 
 from cyclegan import Translator
 from cyclegan.artifacts import NetworkConfig, load_generator, network_arguments, save_generator
+from cyclegan.config import TrainSettings
 from cyclegan.errors import BadInput
 from cyclegan.networks import DISCRIMINATORS, GENERATORS, build, fitted
 from cyclegan.networks.attention import SelfAttention
 from cyclegan.networks.inference import translate
 from cyclegan.networks.layers import initialize
+from cyclegan.training.networks import build_networks
 from cyclegan.translation.options import Tiling
 
 SMALL = {"filters": 4, "features": 16, "heads": 2, "blocks": 1}
@@ -153,13 +155,17 @@ def test_it_is_exported_to_onnx(saved, kind, channels, tmp_path):
         torch.testing.assert_close(exported(images), network(images), atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
 @pytest.mark.parametrize("kind", ["resnet, attention", "unet, attention", "vit_unet", "modnet, attention"])
-def test_attention_is_exported_by_torch(saved, kind, tmp_path):
+def test_attention_is_exported_by_torch(saved, kind, precision, tmp_path):
     """The comparison takes batches of one and of three; one may not become a case of its own."""
     from cyclegan.artifacts.export import export_generator
 
-    done = export_generator(saved(kind, 3)[0], tmp_path / "generator.pt2")
-    assert done.largest < 1e-4 and {shape[0] for shape in done.shapes} == {1, 3}
+    done = export_generator(saved(kind, 3)[0], tmp_path / "generator.pt2", precision)
+    assert done.largest < (1e-4 if precision == "fp32" else 0.1) and {shape[0] for shape in done.shapes} == {
+        1,
+        3,
+    }
 
 
 def untouched(network, *images):
@@ -245,6 +251,23 @@ def test_a_coarse_ending_takes_pictures_of_any_size(name):
     arguments = {"filters": 4, "features": 16, "heads": 2, "blocks": 1, "depth": 1, "residual": "coarse"}
     network = build("generator", name, arguments).eval()
     assert translate(network, torch.rand(1, 3, 70, 33), network.multiple_of).shape == (1, 3, 70, 33)
+
+
+def test_what_a_size_has_no_map_for_is_said_in_pixels():
+    for changes, message in (
+        (
+            {"generator": {"attention": 8}},
+            "generator.attention: at size 64 .*no feature map of 8 .*64, 32, 16",
+        ),
+        ({"discriminator": {"attention": 64}}, "discriminator.attention: .*'patchgan' .*has: 32, 16, 8"),
+        (
+            {"size": 96, "generator": {"name": "unet", "dropout": True}},
+            "generator.dropout: 'unet' .*multiple of 64",
+        ),
+    ):
+        with pytest.raises(BadInput, match=message):
+            build_networks(TrainSettings(**{"size": 64, **changes}))
+    build_networks(TrainSettings(size=64, generator={"name": "unet", "filters": 2, "dropout": True}))
 
 
 def test_a_size_decides_what_a_recipe_leaves_open():

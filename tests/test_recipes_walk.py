@@ -202,9 +202,14 @@ def test_the_cosine_with_an_end_is_pytorchs():
 
 def test_what_follows_pretraining_has_the_whole_schedule():
     length = Length(TrainSettings(steps=50, batch_size=1), 10)
-    assert [length.after(10, done) for done in (0.2, 0.6, 1.0)] == pytest.approx([0, 0.5, 1])
-    assert length.after(0, 0.3) == 0.3
-    assert Length(TrainSettings(minutes=5), 10).after(10, 0.3) == 0.3
+    assert [length.after(10, 1, done) for done in (0.2, 0.6, 1.0)] == pytest.approx([0, 0.5, 1])
+    assert length.after(0, 0, 0.3) == 0.3
+    # By the clock, too, and by whichever of the two is ahead.
+    for settings in (TrainSettings(minutes=5), TrainSettings(minutes=5, steps=1000)):
+        timed = Length(settings, 10)
+        assert [timed.after(10, 4, timed.done(s, m)) for s, m in ((10, 4), (14, 4.5), (20, 5))] == (
+            pytest.approx([0, 0.5, 1])
+        )
 
 
 def test_the_settings_that_the_walk_rests_on_are_recipes():

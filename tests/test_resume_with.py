@@ -11,6 +11,7 @@ from poison import poison
 from cyclegan.errors import BadInput
 from cyclegan.training.changes import with_meant
 from cyclegan.training.checkpoint import checkpoints, read_checkpoint
+from cyclegan.training.loop import Trainer
 from cyclegan.training.perceptual import Perceptual
 from cyclegan.training.train import train
 
@@ -91,3 +92,78 @@ def test_resume_with_says_what_is_wrong(tiny, item, message):
 def test_resume_with_alone_means_nothing(tiny):
     with pytest.raises(BadInput, match="it goes with --resume"):
         train(tiny(resume_with=("size=64",)))
+
+
+def test_other_betas_are_adams_own(tiny, here):
+    shared = {"run_dir": here / "run"}
+    train(tiny(steps=2, **shared))
+    meant = ("optimizer.beta1=0.9", "optimizer.beta2=0.99")
+    changed = {"optimizer": {"beta1": 0.9, "beta2": 0.99}}
+    trainer = Trainer(tiny(steps=4, resume="latest", resume_with=meant, **changed, **shared))
+    for optimizer in (trainer.step.optimizer_G, trainer.step.optimizer_D):
+        assert all(tuple(group["betas"]) == (0.9, 0.99) for group in optimizer.param_groups)
+        assert all(values["step"] == 2 for values in optimizer.state.values())
+
+
+def test_parts_change_what_is_learned_where_batch_norm_sees_each_by_itself(tiny, here, capsys):
+    for number, (norm, refused) in enumerate((("instance", False), ("batch", True))):
+        shared = {"run_dir": here / str(number), "generator": {"filters": 4, "blocks": 1, "norm": norm}}
+        train(tiny(steps=2, batch_size=2, **shared))
+        parts = tiny(steps=4, batch_size=2, gradient_accumulation=2, resume="latest", **shared)
+        assert "each part" not in capsys.readouterr().err
+        if refused:
+            with pytest.raises(
+                BadInput, match="gradient_accumulation: .*--resume-with gradient_accumulation=2"
+            ):
+                train(parts)
+            meant = {"resume_with": ("gradient_accumulation=2",)}
+            train(tiny(steps=4, batch_size=2, gradient_accumulation=2, resume="latest", **meant, **shared))
+            assert "norm batch takes its statistics of each part" in capsys.readouterr().err
+        else:
+            train(parts)
+
+
+def test_tags_of_a_tracker_change_nothing_that_is_learned(tiny, here):
+    train(tiny(steps=2, run_dir=here / "run"))
+    train(tiny(steps=3, run_dir=here / "run", resume="latest", tracking={"tags": ("again",)}))
+
+
+def test_pictures_that_a_run_had_before_bind_it(tiny, here, small_domain, photograph):
+    """Weights keep what they learned, and say so, whatever pictures are there at the end."""
+    free = here / "free"
+    for side in "AB":
+        for number in range(3):
+            licence = "https://creativecommons.org/publicdomain/zero/1.0/"
+            path = photograph(f"{side}{number}.jpg", size=(48, 48 + number), xmp=licensed(licence))
+            (free / side).mkdir(parents=True, exist_ok=True)
+            path.rename(free / side / path.name)
+    data = {"a": free / "A", "b": free / "B"}
+    shared = {"run_dir": here / "run", "resume": "latest"}
+    train(tiny(steps=2, run_dir=here / "run"))
+    with pytest.raises(
+        BadInput, match="require_license: before, .* pictures of A under unknown, and that stays"
+    ):
+        train(tiny(steps=3, data=data, require_license="CC0-1.0", **shared))
+    train(tiny(steps=3, data=data, **shared))
+    config = json.loads((here / "run" / "generators" / "G_AB" / "config.json").read_text())
+    assert config["licences"] == {"A": "unknown", "B": "unknown"}
+    # Of two audited lists both are named.
+    train(tiny(steps=2, data=data, require_license="CC0-1.0", run_dir=here / "both"))
+    for side in "AB":
+        path = photograph(
+            f"more{side}.jpg", size=(40, 40), xmp=licensed("https://creativecommons.org/licenses/by/4.0/")
+        )
+        path.rename(free / side / path.name)
+        (free / side / f"{side}0.jpg").unlink()
+    both = {"require_license": "CC0-1.0,CC-BY-4.0", "run_dir": here / "both", "resume": "latest"}
+    train(tiny(steps=3, data=data, **both))
+    about = json.loads((here / "both" / "about.json").read_text())
+    assert about["licences"]["A"] == "CC-BY-4.0 AND CC0-1.0"
+
+
+def licensed(address):
+    return (
+        '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+        '<rdf:Description xmlns:cc="http://creativecommons.org/ns#">'
+        f'<cc:license rdf:resource="{address}"/></rdf:Description></rdf:RDF></x:xmpmeta>'
+    ).encode()

@@ -10,13 +10,16 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from torchvision.transforms.functional import gaussian_blur
 
+from cyclegan import chance
 from cyclegan.config import OptimizerSettings, TrainSettings
+from cyclegan.losses import diff_augment
 from cyclegan.training.ema import update_average
 from cyclegan.training.image_pool import ImagePool
 from cyclegan.training.networks import build_networks
 from cyclegan.training.objectives import apply_to_each
 from cyclegan.training.schedule import Length, lr_factor
 from cyclegan.training.step import TrainingStep
+from cyclegan.training.views import augmentation_draws
 
 NAMES = ("G_AB", "G_BA", "D_A", "D_B")
 
@@ -347,3 +350,29 @@ def test_the_average_is_exponential():
     assert float(average.weight.detach()) == pytest.approx(1 - 0.9**2 * 0.1)
     update_average(average, network, decay=0.0, step=10**9)
     assert float(average.weight.detach()) == 1.0
+
+
+def test_r1_is_of_the_pictures_as_they_are(monkeypatch):
+    """Through the augmentation, as its authors have it: colours that are stretched have longer gradients."""
+    policy = ("color", "cutout")
+    step = TrainingStep(settings(losses={"lambda_r1": 0.5, "diff_augment": policy}), Accelerator(cpu=True))
+    judges, images = copy.deepcopy(step.discriminators), batch()
+    losses = step([images], 1.0)
+    for side, judge in judges.items():
+        real = images[f"real_{side.lower()}"].clone().requires_grad_()
+        draws = augmentation_draws(step.settings.seed, f"real_{side.lower()}", 0, [0, 1])
+        scores = judge(diff_augment(real, draws, policy))
+        (gradient,) = torch.autograd.grad(scores.mean((1, 2, 3)).sum(), real)
+        (plain,) = torch.autograd.grad(judge(real).mean((1, 2, 3)).sum(), real)
+        length, other = (g.square().sum((1, 2, 3)).mean() for g in (gradient, plain))
+        assert float(losses[f"r1_{side.lower()}"]) == pytest.approx(float(length), rel=1e-3)
+        assert float(length) != pytest.approx(float(other), rel=0.05)
+
+
+def test_each_update_of_discriminators_looks_at_other_points_between():
+    """Gulrajani et al. 2017, algorithm 1; the first is named as where there is one alone."""
+    step = TrainingStep(settings(losses={"adversarial": "wgan-gp"}), Accelerator(cpu=True))
+    drawn = [step._mix(torch.tensor([3, 4]), update).flatten().tolist() for update in (0, 0, 1, 2)]
+    assert drawn[0] == drawn[1] and len({tuple(each) for each in drawn}) == 3
+    seed = step.settings.seed
+    assert drawn[0] == pytest.approx([chance.rng(seed, "penalty", p).random() for p in (3, 4)])

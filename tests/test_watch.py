@@ -6,6 +6,7 @@ from torch import nn
 
 from cyclegan.images import read_image, resize, to_tensor
 from cyclegan.training import watch
+from cyclegan.training.loop import Trainer
 from cyclegan.training.sampling import Samples
 from cyclegan.training.step import TrainingStep
 from cyclegan.training.train import train
@@ -38,6 +39,20 @@ def test_a_discriminator_that_wins_for_long_is_named_once(tiny, loss, low, high)
     (words,) = said
     assert words.startswith("D_A has won: ") and "for 1000 steps" in words
     assert "--optimizer.lr-discriminator 5e-05 (now 0.0002) or --losses.lambda-r1 1 (now 0)" in words
+
+
+def test_a_loss_that_is_a_sum_over_scales_is_held_to_as_much_more(tiny):
+    said = []
+    look = Watch(tiny(log_every=100), lambda what, words: said.append(words), scales=3)
+    for step in range(100, 1300, 100):
+        look.losses({"D_A": 3 * 0.007, "D_B": 3 * 0.01}, step)
+    (words,) = said
+    assert words.startswith("D_A has won: its loss was below 0.022 (undecided: 0.75)")
+
+
+def test_a_trainer_tells_its_watch_how_many_scales_there_are(tiny, here):
+    for judge, scales in (({"name": "multiscale", "layers": 1, "scales": 2}, 2), ({"name": "patchgan"}, 1)):
+        assert Trainer(tiny(discriminator={"filters": 4, **judge})).watch.scales == scales
 
 
 def test_a_resumed_run_is_warned_once_and_its_steps_before_the_resume_count(tiny):
@@ -94,6 +109,16 @@ def test_inverted_colours_are_named_with_the_identity_loss_that_holds_them(tiny,
     look.outputs("BtoA", real_b, -real_b, real_a, LONG)
     assert "G_AB inverts colours" in said[0] and "--losses.lambda-identity-b 10 (now 5)" in said[0]
     assert "G_BA inverts colours" in said[1] and "--losses.lambda-identity-a 5 (now 0)" in said[1]
+
+
+def test_a_remedy_is_not_what_is_on_already(tiny, images):
+    said = []
+    real_a, real_b = images("testA"), images("testB")
+    for method, nce in (("cut", {}), ("cut", {"identity": False}), ("fastcut", {})):
+        look = Watch(tiny(method=method, nce=nce), lambda what, words: said.append(words))
+        look.outputs("AtoB", real_a, -real_a, real_b, LONG)
+    assert "--nce.weight 2 (now 1)" in said[0]
+    assert "--nce.identity True" in said[1] and "--nce.identity True" in said[2]
 
 
 def test_spread_and_similarity_are_their_formulas():

@@ -143,6 +143,10 @@ class TrainSettings(Frozen):
         return self.augment.load_size or round(self.size * 286 / 256)
 
     @property
+    def has_batch_norm(self) -> bool:
+        return "batch" in (self.generator.norm, self.discriminator.norm)
+
+    @property
     def idle(self) -> dict[str, str]:
         """Settings that are given and have no part in the run, each with the reason."""
         parts = (self.losses, self.nce, self.pretrain, self.optimizer)

@@ -14,6 +14,7 @@ from typing import Any
 from cyclegan.datasets.cards import SPLITS, Card, MadeSource
 from cyclegan.datasets.domain import Clearance, Domain
 from cyclegan.datasets.licences import (
+    UNKNOWN,
     allowed_list,
     expression,
     is_allowed,
@@ -27,7 +28,6 @@ from cyclegan.errors import BadInput
 from cyclegan.images import BadImage, list_images, read_image
 from cyclegan.metadata.rights import Rights, Statement, rights_of
 
-UNKNOWN = "unknown"
 STYLE = "style"
 _NAMED = 10  # files in one line
 _ON_USE = ("licence", "notice", "terms")  # kinds of statements that may grant or forbid something

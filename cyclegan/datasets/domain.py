@@ -2,13 +2,14 @@
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 from cyclegan import chance
 from cyclegan.config import TrainSettings
 from cyclegan.datasets.cards import Card, card_digest, load_card
+from cyclegan.datasets.licences import UNKNOWN, joined
 from cyclegan.datasets.prepare import prepare
 from cyclegan.errors import BadInput
 from cyclegan.images import list_images
@@ -37,21 +38,37 @@ class Domain:
     card: Card | None = None
     digest: str | None = None
     clearance: Clearance | None = None
+    earlier_licences: dict[str, str] = field(default_factory=dict)  # of pictures that a run had before these
+    earlier_attribution: dict[str, str] = field(default_factory=dict)
 
     @property
     def licences(self) -> dict[str, str]:
         """Licence of each side, from the card or, audited, from the pictures; else own ones have none."""
+        found = self._licences
+        for side, licence in self.earlier_licences.items():
+            found[side] = UNKNOWN if UNKNOWN in (licence, found[side]) else joined((found[side], licence))
+        return found
+
+    @property
+    def _licences(self) -> dict[str, str]:
         if self.clearance is not None:
-            return self.clearance.licences
+            return dict(self.clearance.licences)
         if self.card is None:
-            return {"A": "unknown", "B": "unknown"}
+            return {"A": UNKNOWN, "B": UNKNOWN}
         return {"A": self.card.a.licence, "B": self.card.b.licence}
 
     @property
     def attribution(self) -> dict[str, str]:
         """Whom the pictures of each side are by, as far as that is known."""
+        found = self._attribution
+        for side, names in self.earlier_attribution.items():
+            found[side] = "; ".join(dict.fromkeys(filter(None, (found.get(side), names))))
+        return found
+
+    @property
+    def _attribution(self) -> dict[str, str]:
         if self.clearance is not None:
-            return self.clearance.attribution
+            return dict(self.clearance.attribution)
         return {} if self.card is None else {"A": self.card.a.attribution, "B": self.card.b.attribution}
 
     @property

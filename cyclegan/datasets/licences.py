@@ -7,6 +7,7 @@ from packaging.licenses import InvalidLicenseExpression, canonicalize_license_ex
 
 from cyclegan.errors import BadInput, nearest
 
+UNKNOWN = "unknown"  # a licence that is not known
 _LONGEST = 500  # characters of an expression; packaging's parser is not for more
 _CC_URL = re.compile(
     r"creativecommons\.org/(?:licenses/(by[a-z-]*)/(\d\.\d)(?:/([a-z]{2,3})(?![a-z]))?"

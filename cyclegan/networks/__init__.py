@@ -63,7 +63,8 @@ def fitted(kind: str, name: str, arguments: Mapping[str, Any], size: int) -> dic
         if side * share != size or share & (share - 1):
             sides = ", ".join(str(size >> halvings) for halvings in range(4) if size % 2**halvings == 0)
             raise BadInput(
-                f"{kind}.attention: at size {size} no feature map has {side} pixels a side; {sides} are such"
+                f"{kind}.attention: at size {size} no feature map has {side} pixels a side, but halves of "
+                f"halves of the size: {sides}"
             )
         found["attention"] = share
     return found

@@ -40,13 +40,21 @@ def attention_at(wanted: int, here: int, channels: int) -> list[nn.Module]:
     return [SelfAttention(channels)] if wanted == here else []
 
 
-def check_attention(wanted: int, available: Sequence[int]) -> None:
-    """Raise BadInput for self-attention at a resolution that a network does not have."""
-    if wanted and wanted not in available:
-        known = ", ".join("all" if share == 1 else f"1/{share}" for share in sorted(available))
-        raise BadInput(
+class NoSuchMap(BadInput):
+    """Self-attention at a resolution that a network does not have; ``available`` are those it has."""
+
+    def __init__(self, wanted: int, available: Sequence[int]) -> None:
+        self.available = sorted(available)
+        known = ", ".join("all" if share == 1 else f"1/{share}" for share in self.available)
+        super().__init__(
             f"attention: this network has no feature map of 1/{wanted} of the image's side (it has: {known})"
         )
+
+
+def check_attention(wanted: int, available: Sequence[int]) -> None:
+    """Raise NoSuchMap for self-attention at a resolution that a network does not have."""
+    if wanted and wanted not in available:
+        raise NoSuchMap(wanted, available)
 
 
 def attends_to_all(network: nn.Module) -> bool:

@@ -37,7 +37,7 @@ class MultiScalePatchGAN(nn.Module):
             raise BadInput(f"discriminator.scales: must be 1 or more, not {scales}")
         check_attention(attention, [2**level for level in range(1, layers + scales)])
         self.smallest = 2 ** (scales - 1) * (3 * 2**layers - 1) + 1  # halves are rounded up
-        self.judges = nn.ModuleList()
+        self.scales, self.judges = scales, nn.ModuleList()
         for scale in range(scales):
             share = attention // 2**scale
             inside = share if share in [2**level for level in range(1, layers + 1)] else 0

@@ -50,7 +50,7 @@ class ProjectedPatchGAN(nn.Module):
         if not 1 <= scales <= len(TAPS):
             raise BadInput(f"discriminator.scales: must be 1 to {len(TAPS)} for projected, not {scales}")
         check_attention(attention, [2**level for level in range(1, max(layers, scales) + 1)])
-        self.detail = detail
+        self.detail, self.scales = detail, scales
         strided = [max(1, layers - block) for block in range(scales)]
         self.smallest = max(2 * 2 ** (block + many) for block, many in enumerate(strided))
         # Until ``calibrate`` says how large they are: VGG-19 wants images up to 255, and so are its features.

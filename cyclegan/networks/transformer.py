@@ -76,7 +76,8 @@ class PixelwiseTransformer(nn.Module):
         left = self.leave(tokens).transpose(1, 2)
         if style is not None:
             style, left = tokens[:, 0], left[:, :, 1:]
-        return left.unflatten(2, x.shape[2:]), style
+        # Not a transposed view, whose order of memory would fix an exported graph's batch.
+        return left.unflatten(2, x.shape[2:]).contiguous(), style
 
 
 def positions(x: Tensor) -> Tensor:

@@ -106,7 +106,7 @@ def _what_fits(settings: TrainSettings, attempt: Fits) -> str:
         whole = smaller * processes * settings.gradient_accumulation
         fitting.append(f"--batch-size {whole} would fit at this size")
         parts = batch // (smaller * processes)
-        if smaller < mine and batch % (smaller * processes) == 0:
+        if smaller < mine and batch % (smaller * processes) == 0 and not settings.has_batch_norm:
             fitting.append(f"--gradient-accumulation {parts} computes the whole batch in such parts")
     size = _largest_size(settings, mine, attempt)
     if size:

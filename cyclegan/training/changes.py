@@ -13,10 +13,11 @@ from cyclegan.recipes import spelled_keys, validated
 # decides what is learned. A prefix covers the table.
 HARMLESS = (
     "steps", "epochs", "images", "minutes", "tracker", "project", "run_dir", "resume", "resume_with",
-    "log_every", "require_license", "precision", "gradient_accumulation", "timeout_minutes", "samples",
-    "checkpoint", "numbers", "evaluation", "speed", "data.root", "data.a", "data.b", "data.memory_gib",
-    "data.workers",
+    "log_every", "require_license", "precision", "timeout_minutes", "samples", "checkpoint", "numbers",
+    "evaluation", "tracking", "speed", "data.root", "data.a", "data.b", "data.memory_gib", "data.workers",
 )  # fmt: skip
+# Harmless too, but where statistics are of a batch's parts.
+PARTS = "gradient_accumulation"
 # Of no interest, for they differ by nature.
 SILENT = ("resume", "resume_with", "run_dir")
 
@@ -64,7 +65,8 @@ def check_changes(now: TrainSettings, then: Mapping[str, Any], say: Callable[[st
         words = f"{key} {_short(after)} instead of {_short(before)}"
         if key in SILENT:
             continue
-        if key in meant or any(key == name or key.startswith(name + ".") for name in HARMLESS):
+        harmless = any(key == name or key.startswith(name + ".") for name in HARMLESS)
+        if key in meant or harmless or (key == PARTS and not now.has_batch_norm):
             taken.append(words)
         else:
             refused.append((key, before, after))

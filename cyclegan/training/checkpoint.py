@@ -30,8 +30,10 @@ class Progress:
     step: int = 0
     images_seen: int = 0
     minutes: float = 0.0
+    pretraining_minutes: float = 0.0
     tracker_id: str | None = None
     pictures: dict[str, tuple[int, str]] | None = None  # as pictures.py has them
+    rights: dict[str, dict[str, str]] | None = None  # licences and attribution of all that were learned from
 
 
 class Damaged(Exception):

@@ -23,6 +23,7 @@ from cyclegan.training.objectives import (
     takes_reference,
 )
 from cyclegan.training.perceptual import Perceptual
+from cyclegan.training.recompute import statistics_kept
 
 
 class CutObjective(nn.Module):
@@ -82,10 +83,13 @@ class CutObjective(nn.Module):
     ) -> Tensor:
         """PatchNCE between images and what was made of them, its mean over the layers (eq. 4)."""
         drawn: list[Tensor] = []
-        # The queries first: under autocast what is cast without a gradient would be kept for those with one.
-        queries = self.F(self._patches(purpose, positions, made, mirrored, drawn))
-        with torch.no_grad():
-            keys = self.F(self._patches(purpose, positions, source, None, drawn))
+        # Measured alone, not translated: batch norms are to know what G_AB will be given.
+        with statistics_kept(self.G_AB):
+            # The queries first: under autocast what is cast without a gradient would be kept for those with
+            # one.
+            queries = self.F(self._patches(purpose, positions, made, mirrored, drawn))
+            with torch.no_grad():
+                keys = self.F(self._patches(purpose, positions, source, None, drawn))
         found = [patch_nce(q, k, self.nce.temperature) for q, k in zip(queries, keys, strict=True)]
         return torch.stack(found).mean()
 

@@ -37,7 +37,7 @@ from cyclegan.training.keeping import Keeper
 from cyclegan.training.launch import note_launch
 from cyclegan.training.meter import Meter
 from cyclegan.training.outcome import Result, TrainingFailed, TrainingStopped
-from cyclegan.training.pictures import changed, pictures_of
+from cyclegan.training.pictures import Pictures, changed, pictures_of, rights_of, with_earlier
 from cyclegan.training.precision import resolve_precision, set_up_cuda
 from cyclegan.training.record import Record
 from cyclegan.training.recovery import Recovery
@@ -87,6 +87,10 @@ class Trainer:
         self.meter = Meter(self.accelerator, settings.batch_size)
         if self.run.resumed_from is not None:
             self.progress, random_states = self._restore(self.run.resumed_from, self.bar.say)
+        self.domain = decided_by_main(
+            self.accelerator,
+            lambda: with_earlier(self.domain, self.progress, self._pictures(), settings.require_license),
+        )
         self._learn_styles()
         self.samples = Samples(self.domain, settings, self.accelerator.device)
         self.tracking = Tracking(self.accelerator, settings, self.run.folder)
@@ -97,7 +101,7 @@ class Trainer:
         self.recovery = Recovery(
             settings, self.run, self.progress, self.accelerator, self._warn, self.saver.wait
         )
-        self.watch = Watch(settings, self._warn)
+        self.watch = Watch(settings, self._warn, getattr(self.step.networks["D_B"], "scales", 1))
         is_main, device = self.accelerator.is_main_process, self.accelerator.device
         self.record: Record | None = None  # of the main process, once its folder is there
         self.judging = Judging(settings, self.domain, self.run, device, self.bar.say, is_main)
@@ -148,6 +152,8 @@ class Trainer:
                 progress.step += 1
                 progress.images_seen += settings.batch_size
                 progress.minutes = self._minutes(before + (time.monotonic() - began) / 60)
+                if progress.step <= settings.pretrain.steps:
+                    progress.pretraining_minutes = progress.minutes
                 for name, average in self.averaged.items():
                     update_average(average, self.step.networks[name], settings.ema_decay, progress.step)
                 self._after_step(meter, factor)
@@ -180,6 +186,7 @@ class Trainer:
 
     def _put_back(self, checkpoint: Path) -> Progress:
         progress, _ = self._restore(checkpoint, lambda said: None)  # it was said when the run went on
+        progress.pictures, progress.rights = self.progress.pictures, self.progress.rights
         self._learn_styles()
         self.judging.rewind(progress.step)
         return progress
@@ -190,7 +197,11 @@ class Trainer:
         adam = self.settings.optimizer
         if step < first:
             return warmup_factor(adam, step)
-        return warmup_factor(adam, step - first) * lr_factor(adam, self.length.after(first, done))
+        done = self.length.after(first, self.progress.pretraining_minutes, done)
+        return warmup_factor(adam, step - first) * lr_factor(adam, done)
+
+    def _pictures(self) -> Pictures:
+        return pictures_of({side: store.paths for side, store in self.dataset.stores.items()})
 
     def _begin(self) -> None:
         run, settings = self.run, self.settings
@@ -216,10 +227,12 @@ class Trainer:
         if self.accelerator.is_main_process:
             if twins := of_domain(self.domain):
                 self._warn("Twins", shown(describe(twins)))
-            pictures = pictures_of({side: store.paths for side, store in stores.items()})
+            pictures = self._pictures()
             if words := changed(self.progress.pictures, pictures):
                 self._warn("Pictures", words)
-            self.progress.pictures = pictures
+            self.progress.pictures, self.progress.rights = pictures, rights_of(self.domain)
+        if settings.gradient_accumulation > 1 and settings.has_batch_norm:
+            self.bar.say("norm batch takes its statistics of each part of gradient_accumulation by itself")
         for setting, why in settings.idle.items():
             self.bar.say(f"{setting} has no part in this run: {why}")
         self.bar.say(

@@ -10,7 +10,8 @@ from cyclegan import chance
 from cyclegan.config import TrainSettings
 from cyclegan.errors import BadInput
 from cyclegan.networks import build, fitted
-from cyclegan.networks.layers import initialize
+from cyclegan.networks.attention import NoSuchMap
+from cyclegan.networks.layers import Dropout, initialize
 from cyclegan.networks.projection import PatchProjection
 
 
@@ -32,11 +33,23 @@ def build_networks(settings: TrainSettings) -> dict[str, nn.Module]:
     for name in (*settings.directions, *discriminators):
         kind = "generator" if name.startswith("G") else "discriminator"
         chosen, arguments = network_settings(settings, kind)
-        networks[name] = _drawn(settings.seed, name, build, kind, chosen, arguments)
+        try:
+            networks[name] = _drawn(settings.seed, name, build, kind, chosen, arguments)
+        except NoSuchMap as error:
+            sides = ", ".join(str(settings.size // share) for share in error.available)
+            raise BadInput(
+                f"{kind}.attention: at size {settings.size} the {kind} {chosen!r} has no feature map of "
+                f"{getattr(settings, kind).attention} pixels a side (it has: {sides})"
+            ) from error
         if kind == "generator" and settings.size % networks[name].multiple_of:
             raise BadInput(
                 f"size: must be a multiple of {networks[name].multiple_of} for the generator "
                 f"{settings.generator.name!r}, not {settings.size}"
+            )
+        if arguments.get("dropout") and not any(isinstance(m, Dropout) for m in networks[name].modules()):
+            raise BadInput(
+                f"generator.dropout: {chosen!r} has it from its fifth halving on, but not at the last, and "
+                f"at size {settings.size} there are five; take a multiple of 64, or leave it out"
             )
         if kind == "discriminator" and settings.size < networks[name].smallest:
             raise BadInput(

@@ -148,6 +148,10 @@ class DiscriminatorObjective(nn.Module):
             for name, weight, penalty in self._penalties(network, real, fake, mix, view_real, view_fake):
                 losses[f"{name}_{side}"] = penalty
                 total = total + weight * penalty
+            if self.lambda_r1 > 0:
+                penalty = self._r1(network, batch[f"real_{side}"], view_real)
+                losses[f"r1_{side}"] = penalty
+                total = total + self.lambda_r1 * penalty
         return total, losses
 
     def _discriminate(
@@ -170,16 +174,20 @@ class DiscriminatorObjective(nn.Module):
     def _penalties(
         self, network: nn.Module, real: Tensor, fake: Tensor, mix: Tensor, view_real: View, view_fake: View
     ) -> Iterator[tuple[str, float, Tensor]]:
-        """Name, weight and value of each that the settings ask for."""
-        at_real, amid = network, network
+        """Name, weight and value of each between reals and fakes that the settings ask for."""
+        amid = network
         if view_real.queue is not None:
-            others, mixed = view_real.queue.features, between(view_real, view_fake, mix)
-            at_real = lambda x: network.judge(x, others)[0]  # noqa: E731
+            mixed = between(view_real, view_fake, mix)
             amid = lambda x: network.judge(x, mixed)[0]  # noqa: E731
         if self.lambda_penalty > 0:
             yield "gradient_penalty", self.lambda_penalty, gradient_penalty(amid, real, fake, mix)
         if self.lambda_zero_centred > 0:
             penalty = zero_centred_penalty(amid, real, fake, mix)
             yield "zero_centred", self.lambda_zero_centred, penalty
-        if self.lambda_r1 > 0:
-            yield "r1", self.lambda_r1, r1_penalty(at_real, real)
+
+    def _r1(self, network: nn.Module, real: Tensor, view: View) -> Tensor:
+        """Of the pictures as they are, through ``diff_augment``: as its authors' code has it."""
+        if view.queue is None:
+            return r1_penalty(lambda x: network(view.seen(x)), real)
+        others = view.queue.features
+        return r1_penalty(lambda x: network.judge(view.seen(x), others)[0], real)

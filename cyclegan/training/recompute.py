@@ -22,14 +22,16 @@ class Recomputed(nn.Module):
         return checkpoint(self.network, *images, use_reentrant=False, context_fn=self._contexts)
 
     def _contexts(self) -> tuple[contextlib.AbstractContextManager, contextlib.AbstractContextManager]:
-        return contextlib.nullcontext(), self._statistics_once()
+        # Batch norms have counted these images in the first pass.
+        return contextlib.nullcontext(), statistics_kept(self.network)
 
-    @contextlib.contextmanager
-    def _statistics_once(self) -> Iterator[None]:
-        """Batch norms have counted these images in the first pass."""
-        kept = [buffer.clone() for buffer in self.network.buffers()]
-        try:
-            yield
-        finally:
-            for buffer, before in zip(self.network.buffers(), kept, strict=True):
-                buffer.data.copy_(before)  # unseen by autograd, which may hold the buffer for another pass
+
+@contextlib.contextmanager
+def statistics_kept(network: nn.Module) -> Iterator[None]:
+    """What passes through meanwhile leaves batch norms' running statistics as they were."""
+    kept = [buffer.clone() for buffer in network.buffers()]
+    try:
+        yield
+    finally:
+        for buffer, before in zip(network.buffers(), kept, strict=True):
+            buffer.data.copy_(before)  # unseen by autograd, which may hold the buffer for another pass

@@ -48,10 +48,11 @@ class Length:
         by_time = minutes / self.minutes if self.minutes else 0.0
         return min(1.0, max(by_steps, by_time))
 
-    def after(self, first: int, done: float) -> float:
+    def after(self, first: int, minutes: float, done: float) -> float:
         """Share of what follows the ``first`` steps, when the share ``done`` of the whole lies behind.
 
-        Where the clock alone ends a run nobody knows what share they are: then it is ``done``.
+        Args:
+            minutes: how long those took.
         """
-        begin = min(1.0, first / self.steps) if self.steps else 0.0
+        begin = self.done(first, minutes)
         return max(0.0, (done - begin) / (1 - begin)) if begin < 1 else 0.0

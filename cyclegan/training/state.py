@@ -42,16 +42,16 @@ def state_of(
 
 
 def _load_optimizer(optimizer: AcceleratedOptimizer, state: dict[str, Any]) -> None:
-    """Adam's memory, in this machine's layout and for its kernel; the checkpoint may be another's."""
-    chosen = [group["fused"] for group in optimizer.param_groups]
+    """Adam's memory, in this machine's layout, for its kernel and with this run's settings."""
+    chosen = [{key: group[key] for key in ("fused", "betas")} for group in optimizer.param_groups]
     optimizer.load_state_dict(state)
-    for group, fused in zip(optimizer.param_groups, chosen, strict=True):
-        group["fused"] = fused
+    for group, own in zip(optimizer.param_groups, chosen, strict=True):
+        group.update(own)
         for parameter in group["params"]:
             values = optimizer.state.get(parameter, {})
             for key, value in values.items():
                 if key == "step":  # the fused kernel wants it where the weights are
-                    values[key] = value.to(parameter.device if fused else "cpu")
+                    values[key] = value.to(parameter.device if group["fused"] else "cpu")
                 elif value.stride() != parameter.stride():
                     values[key] = torch.empty_like(parameter).copy_(value)
 

@@ -161,7 +161,7 @@ class TrainingStep:
                 name = f"fake_{side.lower()}"
                 pooled[name] = self._pooled(pool, made[name], batch["position"], update)
             with synchronize:
-                mix = self._mix(batch["position"])
+                mix = self._mix(batch["position"], update)
                 views = {kind: self._view(kind, batch["position"], update) for kind in self.kinds}
                 total, found = self.objective_D(batch, pooled, mix, views)
                 self.accelerator.backward(total / len(parts))
@@ -217,8 +217,10 @@ class TrainingStep:
         places = range(first, first + count * len(positions))
         return pool.query(self.accelerator.gather(fakes), places, update).chunk(count)[rank]
 
-    def _mix(self, positions: Tensor) -> Tensor:
-        draws = [chance.rng(self.settings.seed, "penalty", p).random() for p in positions.tolist()]
+    def _mix(self, positions: Tensor, update: int) -> Tensor:
+        """Drawn anew at each update (Gulrajani et al. 2017, algorithm 1)."""
+        purpose = f"penalty {update}" if update else "penalty"
+        draws = [chance.rng(self.settings.seed, purpose, p).random() for p in positions.tolist()]
         return torch.tensor(draws, device=self.accelerator.device, dtype=torch.float32).view(-1, 1, 1, 1)
 
 

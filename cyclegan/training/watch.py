@@ -20,10 +20,14 @@ FEWEST = 3  # images that say something of a spread
 
 
 class Watch:
-    """Looks at the losses of each line of the log and at the translations of each grid."""
+    """Looks at the losses of each line of the log and at the translations of each grid.
 
-    def __init__(self, settings: TrainSettings, warn: Callable[[str, str], None]) -> None:
-        self.settings, self.warn = settings, warn
+    Args:
+        scales: how many of its scores a discriminator's loss is the sum of.
+    """
+
+    def __init__(self, settings: TrainSettings, warn: Callable[[str, str], None], scales: int = 1) -> None:
+        self.settings, self.warn, self.scales = settings, warn, scales
         self.near_zero_since: dict[str, int | None] = {"D_A": None, "D_B": None}
         self.told: set[str] = set()
 
@@ -39,6 +43,7 @@ class Watch:
         undecided = UNDECIDED.get(settings.losses.adversarial)
         if undecided is None:
             return
+        undecided *= self.scales
         for name, since in self.near_zero_since.items():
             if name not in means or not means[name] < WON * undecided:
                 self.near_zero_since[name] = None
@@ -87,6 +92,9 @@ class Watch:
 
     def _stronger_identity(self, side: str) -> str:
         """What holds the colours of translations to ``side``, set to more."""
+        if self.settings.method == "cut" and self.settings.nce.identity is not False:
+            weight = self.settings.nce.weight or 1.0
+            return f"--nce.weight {weight * 2:g} (now {weight:g})"
         if self.settings.method != "cyclegan":
             return "--nce.identity True"
         # The identity loss that holds G_AB's colours is the one on images of B (CycleGAN §5.2).
