@@ -16,6 +16,7 @@ from cyclegan.training.meter import Meter
 from cyclegan.training.precision import set_up_cuda
 from cyclegan.training.state import restore, state_of
 from cyclegan.training.step import TrainingStep, compile_networks
+from cyclegan.training.train import TrainingFailed, train
 
 
 def step_with(norm="batch", **changes):
@@ -187,3 +188,23 @@ def test_recomputed_completion_is_the_same():
 def test_features_of_a_one_sided_loss_are_kept():
     with pytest.raises(ValueError, match="speed.recompute and method 'cut' clash"):
         TrainSettings(method="cut", speed={"recompute": True})
+
+
+def test_compiling_without_a_compiler_is_refused_before_anything_is_written(tiny, here, monkeypatch):
+    from torch._inductor import config
+
+    monkeypatch.setattr(config.cpp, "cxx", (None, "/nowhere/g++"))
+    with pytest.raises(BadInput, match="speed.compile: .* there is no compiler; install g"):
+        train(tiny(steps=1, run_dir=here / "run", speed={"compile": True}))
+    assert not (here / "run").exists()
+
+
+def test_what_torch_cannot_compile_is_said_in_one_line(tiny, here, monkeypatch):
+    def fail(*args, **kwargs):
+        raise torch._dynamo.exc.Unsupported("call_function of\nsomething")
+
+    monkeypatch.setattr(TrainingStep, "__call__", fail)
+    with pytest.raises(
+        TrainingFailed, match="speed.compile: torch cannot compile .*call_function of something"
+    ):
+        train(tiny(steps=1, run_dir=here / "run"))

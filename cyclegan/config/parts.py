@@ -228,7 +228,9 @@ class OptimizerSettings(Frozen):
     lr: float = Field(2e-4, gt=0, description="learning rate of the generators")
     lr_discriminator: float | None = Field(None, gt=0, description="of the discriminators; default: lr")
     discriminator_updates: int = Field(
-        1, ge=1, description="updates of the discriminators in a step, each on other fakes where there are pools"
+        1,
+        ge=1,
+        description="updates of the discriminators in a step, on other fakes each where there are pools",
     )
     beta1: float = Field(0.5, ge=0, lt=1, description="Adam's first decay")
     beta2: float = Field(0.999, ge=0, lt=1, description="Adam's second decay")

@@ -6,8 +6,9 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -19,6 +20,7 @@ from cyclegan.errors import BadInput
 from cyclegan.images import BadImage
 
 Load = Callable[[Path], np.ndarray]
+WAITING_BYTES = 256 * 2**20  # of decoded images that no limit of memory counts yet
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,11 @@ class ImageStore:
 
     def __getitem__(self, index: int) -> np.ndarray:
         return self.images[index]
+
+    @property
+    def in_memory(self) -> int:
+        """Bytes that this process keeps for itself."""
+        return 0 if isinstance(self.images, _MappedImages) else sum(image.nbytes for image in self.images)
 
 
 class BadFiles(BadInput):
@@ -120,14 +127,26 @@ def _decode(paths: list[Path], load: Load) -> Iterator[np.ndarray | BadImage]:
         Progress(transient=True, disable=not sys.stderr.isatty()) as bar,
     ):
         task = bar.add_task(f"Decoding {paths[0].parent}", total=len(paths))
-        # A bounded window, so that a slow disk cache is not outrun by the decoders: with whole photographs,
-        # which the preset "crop" keeps, an image may be 36 MB.
-        window = [pool.submit(attempt, path) for path in islice(pending, 2 * threads)]
-        while window:
-            result = window.pop(0).result()
-            window += [pool.submit(attempt, path) for path in islice(pending, 1)]
+        window: deque[Future[np.ndarray | BadImage]] = deque()
+        while True:
+            # Bounded, so that a slow disk cache is not outrun by the decoders: whole photographs, which the
+            # preset "crop" keeps, may be of 36 MB each.
+            while len(window) < 2 * threads and (len(window) < threads or _waiting(window) < WAITING_BYTES):
+                more = [pool.submit(attempt, path) for path in islice(pending, 1)]
+                window += more
+                if not more:
+                    break
+            if not window:
+                return
+            result = window.popleft().result()
             bar.advance(task)
             yield result
+
+
+def _waiting(window: Iterable[Future[np.ndarray | BadImage]]) -> int:
+    """Bytes of images that are decoded and not taken yet."""
+    done = (future.result() for future in window if future.done())
+    return sum(result.nbytes for result in done if isinstance(result, np.ndarray))
 
 
 def _key(paths: list[Path], recipe: str) -> str:

@@ -156,7 +156,7 @@ def open_stores(
     shape = (settings.augment.preset, settings.size, settings.load_size)
     recipe = f"planes {shape} {data.channels} {data.background}"
     cache = datasets_root() / ".decoded"
-    limit = data.memory_gib * 2**30 / 2  # half for each side
+    limit = data.memory_gib * 2**30
     if shared and _is_writable(cache):
         limit = 0
     stores: list[ImageStore] = []
@@ -164,6 +164,7 @@ def open_stores(
     for paths in (domain.train_a, domain.train_b):
         try:
             stores.append(decode_all(paths, load, recipe, cache, limit, data.skip_bad))
+            limit -= stores[-1].in_memory
         except BadFiles as error:
             bad += error.found
     held_out: list[Path] = []

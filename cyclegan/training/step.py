@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -236,7 +237,7 @@ def compile_networks(networks: Iterable[nn.Module], speed: SpeedSettings, device
     """As the settings ask for.
 
     Raises:
-        BadInput: CUDA graphs on another device.
+        BadInput: CUDA graphs on another device, or no compiler.
     """
     if speed.cuda_graphs and device.type != "cuda":
         raise BadInput(
@@ -244,10 +245,22 @@ def compile_networks(networks: Iterable[nn.Module], speed: SpeedSettings, device
         )
     if not speed.compile:
         return
+    if device.type == "cpu" and not _has_compiler():
+        raise BadInput(
+            "speed.compile: torch writes C++ for a CPU, and there is no compiler; install g++, name one with "
+            "CXX, or leave it out"
+        )
     # "reduce-overhead" is the name that torch has for CUDA graphs.
     mode = "reduce-overhead" if speed.cuda_graphs else None
     for network in networks:
         network.compile(mode=mode)
+
+
+def _has_compiler() -> bool:
+    from torch._inductor import config  # a second's import, for those who compile
+
+    names = config.cpp.cxx if isinstance(config.cpp.cxx, tuple | list) else (config.cpp.cxx,)
+    return any(shutil.which(name) for name in names if name)
 
 
 def make_optimizer(

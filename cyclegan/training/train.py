@@ -54,6 +54,11 @@ def _explained(error: BaseException) -> TrainingFailed | None:
             f"{error.filename or 'the disk'}: {error.strerror}; free some space, then go on with --resume: "
             "what was saved before is good"
         )
+    if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+        return TrainingFailed(
+            f"speed.compile: torch cannot compile these networks here; leave it out "
+            f"({' '.join(str(error).split())[:200]})"
+        )
     if isinstance(error, RuntimeError) and is_lost_contact(error):
         return TrainingFailed(
             f"lost contact with another process ({' '.join(str(error).split())[:200]}); started again, the "
