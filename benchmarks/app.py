@@ -16,7 +16,11 @@ from typing import Annotated
 import httpx
 import numpy as np
 import tyro
+from entry import SMALLEST, at_least, more_than_none, run
 from PIL import Image
+
+from cyclegan.artifacts import read_config
+from cyclegan.errors import Failed
 
 ROW = "{users:>5}  {translations:>12}  {failed:>6}  {median_s:>8}  {p95_s:>5}  {per_s:>14}"
 SETTLE_S = 26.0  # sessions are forgotten after 20 s without a word
@@ -77,6 +81,9 @@ def rush(url: str, users: int, seconds: float, size: int, generator: str) -> lis
 
 
 def told(crowd: list[User], seconds: float) -> dict[str, float]:
+    if not any(user.seconds for user in crowd):
+        why = next((failure for user in crowd for failure in user.failures), "none ended in time")
+        raise Failed(f"no translation within {seconds:g} s: {why}")
     times = np.array([second for user in crowd for second in user.seconds])
     return {
         "users": len(crowd),
@@ -108,13 +115,20 @@ def main(
         rushes: how often all of them come, one after the other
         json: end with one line of JSON
     """
+    at_least(1, users=users, rushes=rushes)
+    at_least(SMALLEST, size=size)
+    more_than_none(seconds=seconds)
+    read_config(generator)
     server = subprocess.Popen(
         [sys.executable, "-m", "cyclegan", "app", str(generator), "--port", "0", "--json"],
         stdout=subprocess.PIPE,
         text=True,
     )
     try:
-        url = json_lines.loads(server.stdout.readline())["url"]
+        said = server.stdout.readline()
+        if not said:
+            raise Failed("the app did not start; what it said is above")
+        url = json_lines.loads(said)["url"]
         name = httpx.post(url + "gradio_api/run/list_generators", json={"data": []}).json()["data"][0][0][
             "name"
         ]
@@ -151,4 +165,4 @@ def main(
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    run(main)

@@ -14,12 +14,15 @@ from typing import Annotated
 
 import numpy as np
 import tyro
+from entry import run
 from scipy.stats import spearmanr
 from skimage.metrics import structural_similarity
 
 from cyclegan import Translator
+from cyclegan.artifacts import read_config
 from cyclegan.datasets.making.contrasts import PEAK
 from cyclegan.datasets.prepare import prepare
+from cyclegan.errors import BadInput, Failed
 from cyclegan.images import read_image
 
 
@@ -58,7 +61,14 @@ def steps(found: np.ndarray, truth: np.ndarray, count: int = 8) -> list[dict[str
 
 
 def main(generator: Annotated[Path, tyro.conf.Positional], json: bool = False) -> None:
-    """Judge a generator of t1tot2, AtoB."""
+    """Judge a generator of t1tot2, AtoB.
+
+    Args:
+        generator: the folder of a G_AB of t1tot2
+        json: end with one line of JSON
+    """
+    if (channels := read_config(generator).channels) != 1:
+        raise BadInput(f"{generator}: takes images of {channels} channels, and slices have 1")
     domain = prepare("t1tot2")
     names = sorted(path.name for path in (domain / "testA").iterdir())
     inputs, truth = slices(domain / "testA", names), slices(domain / "testB", names)
@@ -66,10 +76,10 @@ def main(generator: Annotated[Path, tyro.conf.Positional], json: bool = False) -
     with tempfile.TemporaryDirectory() as out:
         for result in translator.folder(domain / "testA", Path(out)):
             if result.error is not None:
-                raise SystemExit(str(result.error))
+                raise Failed(str(result.error))
         translated = slices(Path(out), names)
     if translated.dtype != np.uint16:
-        raise SystemExit("the translations are not of 16 bits")
+        raise Failed("the translations are not of 16 bits")
     inside = truth > 0
     slope, offset = np.polyfit(inputs[inside].astype(np.float64), truth[inside].astype(np.float64), 1)
     line = np.clip(slope * inputs + offset, 0, None) * (inputs > 0)
@@ -89,4 +99,4 @@ def main(generator: Annotated[Path, tyro.conf.Positional], json: bool = False) -
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    run(main)

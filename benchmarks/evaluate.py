@@ -5,7 +5,6 @@ as many translations, and as many training images of the target, all cut from sc
 """
 
 import itertools
-import resource
 import tempfile
 import time
 from json import dumps
@@ -13,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import tyro
+from entry import SMALLEST, at_least, run
+from machine import peak_mib
 from PIL import Image
 from torch import Tensor
 
@@ -60,6 +60,8 @@ def main(
         closely: with the two distances that compare position by position
         json: end with one line of JSON
     """
+    at_least(2, images=images)  # of one there is no spread
+    at_least(SMALLEST, size=size)
     found = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -70,9 +72,8 @@ def main(
             seconds, cpu = time.perf_counter(), time.process_time()
             judge(warmer)
             seconds, cpu = time.perf_counter() - seconds, time.process_time() - cpu
-            # ru_maxrss is in KiB on Linux.
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-            found.append({"judgement": which, "seconds": seconds, "cpu_seconds": cpu, "peak_mib": peak})
+            row = {"judgement": which, "seconds": seconds, "cpu_seconds": cpu, "peak_mib": peak_mib()}
+            found.append(row)
     print(f"{images} images of {size} px, {torch.get_num_threads()} threads, {judge.vgg19.device}")
     print(f"{'judgement':<10}{'seconds':>9}{'CPU s':>9}{'peak MiB':>10}")
     for row in found:
@@ -85,4 +86,4 @@ def main(
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    run(main)

@@ -10,16 +10,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import tyro
+from entry import folders, run
 from PIL import Image, ImageDraw, ImageFont
 
 from cyclegan import Translator
+from cyclegan.artifacts import read_config
 from cyclegan.datasets.cards import load_card
 from cyclegan.datasets.making.contrasts import PEAK
 from cyclegan.datasets.making.originals import original_file
 from cyclegan.datasets.making.photographs import TILE
 from cyclegan.datasets.making.prints import INKS
 from cyclegan.datasets.prepare import prepare
+from cyclegan.errors import BadInput
 from cyclegan.images import read_image, resize
 
 HELD_OUT = {"coffee": 128, "chelsea": 0}  # photographs, and from which column on a square is cut out of them
@@ -148,6 +150,12 @@ def main(
     out: Path = Path("docs"),
 ) -> None:
     """Write gallery-art.jpg, -games.jpg, -prints.jpg and -medicine.jpg, those that something is given for."""
+    folders(methods=methods, lowpoly=lowpoly, prints=prints, t1tot2=t1tot2, out=out)
+    if methods is not None and not (methods / "style.png").is_file():
+        raise BadInput(f"--methods: {methods} has no style.png, as benchmarks/methods.py writes with --out")
+    for generator in (lowpoly, prints, t1tot2):
+        if generator is not None:
+            read_config(generator)
     for given, columns, name in (
         (methods, art, "gallery-art.jpg"),
         (lowpoly, games, "gallery-games.jpg"),
@@ -159,4 +167,4 @@ def main(
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    run(main)

@@ -13,10 +13,13 @@ from typing import Annotated, Any
 
 import numpy as np
 import tyro
+from entry import run
 
 from cyclegan import Translator
+from cyclegan.artifacts import load_generator
 from cyclegan.datasets.making.prints import INKS, printed
 from cyclegan.datasets.prepare import prepare
+from cyclegan.errors import BadInput
 from cyclegan.images import read_image
 
 Errors = dict[str, float]  # by ink
@@ -68,6 +71,8 @@ def main(generator: Annotated[Path, tyro.conf.Positional], json: bool = False) -
         generator: the folder of a G_AB of photo2prints
         json: end with one line of JSON
     """
+    if not getattr(load_generator(generator)[0], "takes_reference", False):
+        raise BadInput(f"{generator}: takes no references, as one of photo2prints does by its recipe")
     found = judge(generator)
     print(f"{'reference':<16}", *(f"{ink:>12}" for ink in INKS))
     for name, row in {**found["errors"], "photographs": found["photographs"]}.items():
@@ -78,4 +83,4 @@ def main(generator: Annotated[Path, tyro.conf.Positional], json: bool = False) -
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    run(main)

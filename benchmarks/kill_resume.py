@@ -17,14 +17,16 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
-import tyro
+from entry import at_least, run
 from PIL import Image
 
 from cyclegan import cli
 from cyclegan.config import TrainSettings
+from cyclegan.errors import BadInput
 from cyclegan.recipes import to_yaml
 from cyclegan.training.checkpoint import checkpoints, read_checkpoint, step_of
 
@@ -176,8 +178,8 @@ def differences(one: object, other: object, name: str = "") -> Iterator[str]:
 def compare(whole: Path, broken: Path) -> list[str]:
     """All that differs: the last checkpoint, the generators' files, the log (but for its speeds)."""
     states = []
-    for run in (whole, broken):
-        state, progress = read_checkpoint(checkpoints(run / "checkpoints")[-1])
+    for folder in (whole, broken):
+        state, progress = read_checkpoint(checkpoints(folder / "checkpoints")[-1])
         states.append({**state, "step": progress.step, "images_seen": progress.images_seen})
     found = list(differences(*states, "checkpoint"))
     for name in ("G_AB", "G_BA"):
@@ -185,8 +187,8 @@ def compare(whole: Path, broken: Path) -> list[str]:
         if (whole / file).read_bytes() != (broken / file).read_bytes():
             found.append(str(file))
     logs = []
-    for run in (whole, broken):
-        lines = [json_module.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    for folder in (whole, broken):
+        lines = [json_module.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
         logs.append([{**line, "images_per_s": None} for line in lines])
     return found + list(differences(*logs, "metrics.jsonl"))
 
@@ -232,7 +234,7 @@ def main(
     kills: int = 50,
     steps: int | None = None,
     every: int = 10,
-    precision: str = "no",
+    precision: Literal["no", "bf16"] = "no",
     workers: int = 0,
     seed: int = 0,
     folder: Path | None = None,
@@ -250,7 +252,14 @@ def main(
         folder: where to work; default: a temporary one, removed afterwards
         json: end with one line of JSON
     """
-    steps = steps or 12 * kills
+    at_least(1, kills=kills, every=every)
+    at_least(0, workers=workers)
+    steps = 12 * kills if steps is None else steps
+    at_least(3, steps=steps)  # a kill comes at the second one, or later, and before the last
+    if kills > 1 and steps <= every:
+        raise BadInput(f"--every: {every} of {steps} steps leave no save to be killed in; take fewer")
+    if folder is not None and (folder / "pictures").exists():
+        raise BadInput(f"--folder: {folder} has pictures already; take another, or remove what is in it")
     for module in ("cyclegan.training.loop", "cyclegan.training.command", "albumentations"):
         importlib.import_module(module)  # once, here, for all lives
     with tempfile.TemporaryDirectory() as temporary:
@@ -289,4 +298,4 @@ def main(
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    run(main)

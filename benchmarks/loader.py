@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import tyro
+from entry import at_least, buildable, read_recipe, run
+from machine import conclude
 from PIL import Image
-from step import conclude
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 from translate import make_photographs
@@ -27,7 +27,9 @@ from cyclegan.allocation import keep_freed_memory
 from cyclegan.config import TrainSettings
 from cyclegan.datasets.domain import open_domain
 from cyclegan.datasets.unpaired import PositionSampler, UnpairedImages, loader, on_device, open_stores
-from cyclegan.recipes import read_yaml
+from cyclegan.errors import BadInput
+from cyclegan.recipes import validated
+from cyclegan.training.precision import resolve_precision, set_up_cuda
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -56,9 +58,9 @@ class Plain(Dataset):
 
 
 def plain_seconds(data: Plain, batch_size: int, workers: int) -> float:
-    """Of one epoch, from the start of the loader."""
+    """Of one epoch, from the start of the loader; of whole batches, as ours."""
     began = time.perf_counter()
-    for batch in DataLoader(data, batch_size, shuffle=True, num_workers=workers):
+    for batch in DataLoader(data, batch_size, shuffle=True, num_workers=workers, drop_last=True):
         for images in batch.values():
             images.to(DEVICE)
     return time.perf_counter() - began
@@ -78,9 +80,11 @@ def our_seconds(settings: TrainSettings, workers: int, later: int) -> tuple[floa
     return first, (time.perf_counter() - began) / later, sum(image.nbytes for s in stores for image in s)
 
 
-def batches(data: UnpairedImages, batch_size: int, workers: int) -> Iterator[dict[str, torch.Tensor]]:
-    """As ``Trainer.batches`` makes them."""
-    made = loader(data, PositionSampler(batch_size, 0, 0, 1), workers, DEVICE.type == "cuda")
+def batches(
+    data: UnpairedImages, batch_size: int, workers: int, parts: int = 1
+) -> Iterator[dict[str, torch.Tensor]]:
+    """As ``Trainer.batches`` makes them, each in so many parts."""
+    made = loader(data, PositionSampler(batch_size, 0, 0, 1, parts), workers, DEVICE.type == "cuda")
     return (on_device(batch, DEVICE) for batch in made)
 
 
@@ -91,14 +95,29 @@ def _show(shown: Iterator[dict[str, torch.Tensor]], count: int, batch_size: int)
         torch.cuda.synchronize()
 
 
+def waiting_settings(recipe: Path, root: Path) -> TrainSettings:
+    """A recipe on the images of ``root``; without pre-training, which is another step.
+
+    Raises:
+        BadInput: the recipe, its networks or its precision cannot be.
+    """
+    given = read_recipe(recipe)
+    data = {name: value for name, value in given.get("data", {}).items() if name not in ("a", "b")}
+    values = {**given, "data": {**data, "root": root}, "pretrain": {}}
+    if values.get("batch_size") == "auto":
+        raise BadInput(f"{recipe}: batch_size must be a number here, not auto")
+    settings = buildable(values, recipe)
+    resolve_precision(settings.precision)
+    return settings
+
+
 def waiting(recipe: Path, root: Path, steps: int, workers: int | None) -> dict[str, Any]:
     """How long the trainer waits for data while it trains by a recipe, as a share of its steps."""
     from accelerate import Accelerator
 
-    from cyclegan.training.precision import resolve_precision, set_up_cuda
     from cyclegan.training.step import TrainingStep
 
-    settings = TrainSettings(**{**read_yaml(recipe), "data": {"root": root}})
+    settings = waiting_settings(recipe, root)
     precision = resolve_precision(settings.precision)
     accelerator = Accelerator(cpu=DEVICE.type == "cpu", mixed_precision=precision)
     set_up_cuda(settings.speed)
@@ -106,13 +125,15 @@ def waiting(recipe: Path, root: Path, steps: int, workers: int | None) -> dict[s
     if workers is None:
         workers = 4 if DEVICE.type == "cuda" else 0  # as a run chooses
     stores = open_stores(open_domain(settings), settings)
-    shown = batches(UnpairedImages(*stores, settings), settings.batch_size, workers)
+    data = UnpairedImages(*stores, settings)
+    step.learn_styles({side: store.paths for side, store in data.stores.items()})
+    shown = batches(data, settings.batch_size, workers, settings.gradient_accumulation)
     waited, stepped = [], []
     for _ in range(steps + 1):
         began = time.perf_counter()
-        batch = next(shown)
+        parts = [next(shown) for _ in range(settings.gradient_accumulation)]
         got = time.perf_counter()
-        step([batch], 1.0)
+        step(parts, 1.0)
         if DEVICE.type == "cuda":
             torch.cuda.synchronize()
         waited.append(got - began)
@@ -162,7 +183,7 @@ def main(
     """Measure the data path.
 
     Args:
-        count: files of each domain
+        count: files of each domain; those that fill no batch are left out
         pixels: height and width of the files
         size: of the training images; they are resized to 286/256 of it first
         batch_size: images of each domain in a batch
@@ -173,7 +194,15 @@ def main(
         steps: of the recipe; 0: do not measure the waiting
         json: end with one line of JSON
     """
+    at_least(1, count=count, pixels=pixels, repeats=repeats, later=later)
+    at_least(0, steps=steps, workers=workers)
+    if batch_size > count:
+        raise BadInput(f"--batch-size: {batch_size} is more than the {count} files (--count) of a domain")
+    validated(TrainSettings, {"size": size, "batch_size": batch_size}, "--size and --batch-size")
+    if steps:
+        waiting_settings(recipe, Path("drawn"))
     keep_freed_memory()  # as `cyclegan train` does; both sides have it
+    shown = 2 * (count // batch_size) * batch_size
     rows, wait = [], None
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
@@ -193,7 +222,7 @@ def main(
                 reference = plain_seconds(plain, batch_size, number)
                 first, after, held = our_seconds(settings, number, later)
                 for name, seconds in zip(found, (reference, first, after), strict=True):
-                    found[name].append(2 * count / seconds)
+                    found[name].append(shown / seconds)
             medians = {name: statistics.median(values) for name, values in found.items()}
             for name, speed in medians.items():
                 ratio = speed / medians["reference's transforms"]
@@ -216,4 +245,4 @@ def main(
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    run(main)

@@ -20,7 +20,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-import tyro
+from entry import SMALLEST, at_least, run
 
 from cyclegan.artifacts import (
     GeneratorConfig,
@@ -33,6 +33,7 @@ from cyclegan.chance import rng
 from cyclegan.datasets.cards import load_card
 from cyclegan.datasets.making.originals import original_file
 from cyclegan.datasets.making.strokes import strokes
+from cyclegan.errors import Failed
 from cyclegan.images import read_image, resize, to_tensor, write_image
 from cyclegan.losses.style import gram
 from cyclegan.networks import build, fitted
@@ -93,12 +94,12 @@ def untrained(folder: Path, name: str, arguments: dict, size: int) -> Path:
     return folder
 
 
-def run(words: list[str]) -> tuple[float, float]:
+def command(words: list[str]) -> tuple[float, float]:
     """Seconds and peak MiB of one command; what it says goes to standard error."""
     began = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", WATCH, *words], stdout=subprocess.PIPE, text=True)
     if done.returncode:
-        raise SystemExit(f"cyclegan {' '.join(words)}: status {done.returncode}")
+        raise Failed(f"cyclegan {' '.join(words)}: status {done.returncode}")
     return time.perf_counter() - began, int(done.stdout) / 1024
 
 
@@ -143,6 +144,8 @@ def main(
         out: folder for the results and the style picture
         json: end with one line of JSON
     """
+    at_least(SMALLEST, size=size)
+    trained = {generator: read_config(generator) for generator in generators}
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         style, photographs = pictures(folder, size), folder / "photographs"
@@ -151,8 +154,7 @@ def main(
             "optimize": ["stylize", *style_words, "{out}", "--method", "optimize"],
             "fast": ["stylize", *style_words, "{out}", "--method", "fast"],
         }
-        for generator in generators:
-            config = read_config(generator)
+        for generator, config in trained.items():
             words = ["translate", str(generator), str(photographs), "{out}"]
             commands[f"{config.method}, {config.domain}"] = words
         for name, (network, arguments) in UNTRAINED.items():
@@ -165,7 +167,7 @@ def main(
             rows[name] = {"seconds": None, "mib": None, **found(judge, folder, name)}
         for name, words in commands.items():
             target = folder / "results" / name
-            seconds, mib = run([word.format(out=target) for word in words])
+            seconds, mib = command([word.format(out=target) for word in words])
             judged = {} if "untrained" in name else found(judge, folder, name)
             rows[name] = {"seconds": round(seconds, 1), "mib": round(mib), **judged}
         table(rows)
@@ -203,4 +205,4 @@ def table(rows: dict[str, dict]) -> None:
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    run(main)

@@ -6,11 +6,12 @@ python benchmarks/networks.py --size 128 --repeats 3 --json
 import statistics
 import time
 from json import dumps
+from typing import Any, Literal
 
 import torch
-import tyro
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from entry import at_least, buildable, run
 from torch.utils.flop_counter import FlopCounterMode
 
 from cyclegan.config import TrainSettings
@@ -36,13 +37,22 @@ DISCRIMINATORS = {
 }
 
 
-def measure(kind: str, chosen: dict, size: int, precision: str, repeats: int) -> dict[str, float]:
+def settings_with(kind: str, chosen: dict[str, Any], size: int) -> TrainSettings:
+    """Of a step with the paper's other networks.
+
+    Raises:
+        BadInput: the network cannot be of that size.
+    """
+    if "attention" in chosen:  # recipes name it by the side of its feature map
+        chosen = {**chosen, "attention": max(1, size // chosen["attention"])}
+    return buildable({"size": size, kind: chosen}, f"--size {size}")
+
+
+def measure(kind: str, settings: TrainSettings, precision: str, repeats: int) -> dict[str, float]:
     """Parameters, and median seconds of a pass and of a whole step with the paper's other networks."""
     AcceleratorState._reset_state(True)
-    if "attention" in chosen:  # recipes name it by the side of its feature map
-        chosen = {**chosen, "attention": size // chosen["attention"]}
-    accelerator = Accelerator(mixed_precision=precision)
-    step = TrainingStep(TrainSettings(size=size, **{kind: chosen}), accelerator)
+    accelerator, size = Accelerator(mixed_precision=precision), settings.size
+    step = TrainingStep(settings, accelerator)
     network = step.networks["G_AB" if kind == "generator" else "D_A"]
     images = torch.rand(1, 3, size, size, device=accelerator.device) * 2 - 1
     batch = {"real_a": images, "real_b": -images, "position": torch.zeros(1, dtype=torch.long)}
@@ -76,17 +86,35 @@ def _seconds(work, repeats: int) -> float:
     return statistics.median(found[1:])
 
 
-def main(size: int = 128, precision: str = "no", repeats: int = 3, json: bool = False) -> None:
-    """Measure every network on one image of ``size`` pixels."""
+def main(
+    size: int = 128,
+    precision: Literal["no", "bf16", "fp16", "auto"] = "no",
+    repeats: int = 3,
+    json: bool = False,
+) -> None:
+    """Measure every network.
+
+    Args:
+        size: height and width of the one image
+        precision: no (fp32), bf16, fp16, or auto
+        repeats: passes and steps of which the median is taken, after one of each that is not counted
+        json: end with one line of JSON
+    """
+    at_least(1, repeats=repeats)
+    kinds = {"generator": GENERATORS, "discriminator": DISCRIMINATORS}
+    measured = [
+        (kind, name, settings_with(kind, chosen, size))
+        for kind, networks in kinds.items()
+        for name, chosen in networks.items()
+    ]
     precision, rows = resolve_precision(precision), {}
-    for kind, networks in (("generator", GENERATORS), ("discriminator", DISCRIMINATORS)):
-        for name, chosen in networks.items():
-            rows[name] = measure(kind, chosen, size, precision, repeats)
-            figures = "  ".join(f"{key} {value:>12,}" for key, value in rows[name].items())
-            print(f"{kind:14} {name:28} {figures}", flush=True)
+    for kind, name, settings in measured:
+        rows[name] = measure(kind, settings, precision, repeats)
+        figures = "  ".join(f"{key} {value:>12,}" for key, value in rows[name].items())
+        print(f"{kind:14} {name:28} {figures}", flush=True)
     if json:
         print(dumps({"size": size, "precision": precision, "threads": torch.get_num_threads(), "rows": rows}))
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    run(main)

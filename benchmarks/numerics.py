@@ -7,15 +7,14 @@ runs out of it, too: as a control stands the same of one more fp32 run, from a f
 """
 
 import itertools
-import sys
 from collections import defaultdict
 from typing import Any, Literal
 
 import numpy as np
 import torch
-import tyro
+from entry import at_least, buildable, run
 from loader import batches
-from step import conclude
+from machine import conclude
 
 from cyclegan.config import TrainSettings
 from cyclegan.datasets.domain import open_domain
@@ -68,12 +67,14 @@ def main(
         filters: of all networks' first layers
         json: end with one line of JSON
     """
-    if seeds < 2:
-        sys.exit("--seeds: one run has no spread; take two at least")
+    at_least(1, steps=steps, stretch=stretch)
+    at_least(2, seeds=seeds)  # one run has no spread
     shared: dict[str, Any] = {
         "domain": "noto2twemoji", "size": size, "batch_size": batch_size,
         "generator": {"blocks": blocks, "filters": filters}, "discriminator": {"filters": filters},
     }  # fmt: skip
+    buildable(shared, "--size, --batch-size, --blocks, --filters")
+    resolve_precision(precision)
     runs = [losses(TrainSettings(**shared, seed=seed), "no", steps) for seed in range(seeds)]
     other = losses(TrainSettings(**shared, seed=0), precision, steps)
     control = losses(TrainSettings(**shared, seed=seeds), "no", steps)
@@ -102,4 +103,4 @@ def main(
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    run(main)

@@ -13,10 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import tyro
+from entry import at_least, buildable, run
 from PIL import Image
 
-from cyclegan.config import TrainSettings
 from cyclegan.training.loop import Trainer
 
 
@@ -58,19 +57,21 @@ def main(
         every: steps between two checkpoints, for the share
         json: end with one line of JSON
     """
+    at_least(1, steps=steps, repeats=repeats, every=every)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
+        values = {
+            "steps": 10**6,
+            "size": size,
+            "tracker": "none",
+            "run_dir": folder / "run",
+            "data": {"root": folder / "pictures"},
+            "generator": {"filters": filters, "blocks": blocks},
+            "discriminator": {"filters": filters},
+            "samples": {"count": 1},
+        }
+        settings = buildable(values, "--size, --filters, --blocks")
         draw_pictures(folder / "pictures", size)
-        settings = TrainSettings(
-            steps=10**6,
-            size=size,
-            tracker="none",
-            run_dir=folder / "run",
-            data={"root": folder / "pictures"},
-            generator={"filters": filters, "blocks": blocks},
-            discriminator={"filters": filters},
-            samples={"count": 1},
-        )
         trainer = Trainer(settings)
         batches = trainer.batches()
         seconds_of(trainer, batches, 2)
@@ -107,4 +108,4 @@ def main(
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    run(main)

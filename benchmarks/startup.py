@@ -12,9 +12,11 @@ import tempfile
 import time
 from pathlib import Path
 
-import tyro
-from step import conclude
+from entry import SMALLEST, at_least, buildable, read_recipe, run
+from machine import conclude
 from translate import make_generator, make_photographs
+
+from cyclegan.errors import Failed
 
 CYCLEGAN = [sys.executable, "-m", "cyclegan"]
 
@@ -29,17 +31,17 @@ def until_first_step(recipe: Path, folder: Path) -> float:
     """Until the log has the first step's line; the run is ended then."""
     began = time.perf_counter()
     arguments = ["train", str(recipe), "--run-dir", str(folder), "--tracker", "none", "--log-every", "1"]
-    run = subprocess.Popen([*CYCLEGAN, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    training = subprocess.Popen([*CYCLEGAN, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     log = folder / "metrics.jsonl"
     try:
         while not (log.exists() and log.stat().st_size):
-            if run.poll() is not None:
-                raise SystemExit(run.stderr.read().decode())
+            if training.poll() is not None:
+                raise Failed(training.stderr.read().decode().strip())
             time.sleep(0.005)
         return time.perf_counter() - began
     finally:
-        run.kill()
-        run.wait()
+        training.kill()
+        training.wait()
 
 
 def main(
@@ -56,6 +58,9 @@ def main(
         repeats: runs of which the median is taken
         json: end with one line of JSON
     """
+    at_least(1, repeats=repeats)
+    at_least(SMALLEST, size=size)
+    buildable(read_recipe(recipe), recipe)
     seconds: dict[str, list[float]] = {"help": [], "first_step": [], "first_picture": []}
     os.environ.pop("PYTHONSTARTUP", None)
     with tempfile.TemporaryDirectory() as temporary:
@@ -76,4 +81,4 @@ def main(
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    run(main)

@@ -19,9 +19,10 @@ from typing import Literal
 
 import numpy as np
 import torch
-import tyro
+from entry import SMALLEST, at_least, run
 from PIL import Image
 
+from cyclegan.errors import Failed
 from cyclegan.images import from_tensor, read_image, to_tensor, write_image
 from cyclegan.networks.vgg19 import CONVOLUTIONS_PER_BLOCK, pretrained_vgg19
 from cyclegan.stylization import Optimization, optimize, read_styles
@@ -111,7 +112,7 @@ def measure(name: Name, work: Path, steps: int, limit: float | None) -> dict:
     words += [] if limit is None else ["--limit", str(limit)]
     done = subprocess.run(words, capture_output=True, text=True)
     if done.returncode:
-        raise SystemExit(done.stderr.strip().splitlines()[-1])
+        raise Failed(f"{name}: {done.stderr.strip().splitlines()[-1]}")
     load, seconds = loads(done.stdout.splitlines()[-1])
     times = {"load_s": round(load, 2), "seconds": round(seconds, 2)}
     return {"name": name, **times, "loss": independent_loss(work / f"{name}.png", work)}
@@ -135,6 +136,8 @@ def main(
         work: where the parent put the pictures
         limit: seconds that the child may take
     """
+    at_least(1, steps=steps)
+    at_least(SMALLEST, size=size)
     if child is not None and work is not None:
         ours = child != "pastiche"
         print(dumps(run_ours(work, steps, limit, child) if ours else run_pastiche(work, steps)))
@@ -158,4 +161,4 @@ def main(
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    run(main)

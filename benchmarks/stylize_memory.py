@@ -11,8 +11,8 @@ from json import dumps
 from pathlib import Path
 
 import torch
-import tyro
-from methods import run
+from entry import SMALLEST, at_least, run
+from methods import command
 from stylize import make_pictures
 
 
@@ -24,6 +24,8 @@ def main(sizes: tuple[int, ...] = (512, 1024, 2048), steps: int = 16, json: bool
         steps: at the full size
         json: end with one line of JSON
     """
+    at_least(1, steps=steps)
+    at_least(SMALLEST, sizes=sizes)
     rows = []
     print(f"{'size':>6} {'seconds':>9} {'MiB':>7}", flush=True)
     for size in sizes:
@@ -31,7 +33,7 @@ def main(sizes: tuple[int, ...] = (512, 1024, 2048), steps: int = 16, json: bool
             work = Path(folder)
             make_pictures(work, size)
             words = [str(work / name) for name in ("content.png", "style.png", "made.png")]
-            seconds, mib = run(["stylize", *words, "--steps", str(steps)])
+            seconds, mib = command(["stylize", *words, "--steps", str(steps)])
         rows.append({"size": size, "seconds": round(seconds, 1), "mib": round(mib)})
         print(f"{size:>6} {seconds:>9.1f} {mib:>7.0f}", flush=True)
     if json:
@@ -39,4 +41,4 @@ def main(sizes: tuple[int, ...] = (512, 1024, 2048), steps: int = 16, json: bool
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    run(main)

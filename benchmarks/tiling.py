@@ -5,66 +5,89 @@ that a table that was interrupted goes on. The images are one photograph, mirror
 of the processor, user and system, over all threads: it depends little on what else the machine does.
 """
 
-import argparse
 import hashlib
-import json
+import json as to_json
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Annotated, Literal
 
 import numpy as np
+import tyro
+from entry import SMALLEST, run
+from machine import peak_mib
 from rich.console import Console
 from rich.table import Table
-from translate import peak_mib
 
-WAYS = ("whole", "exact", "dense", "thumbnail", "naive")
+from cyclegan.artifacts import read_config
+from cyclegan.errors import BadInput, Failed
+
+Way = Literal["whole", "exact", "dense", "thumbnail", "naive"]
+WAYS: tuple[Way, ...] = ("whole", "exact", "dense", "thumbnail", "naive")
 TILE = 512
 COLUMNS = ("pixels", "way", "MiB", "CPU s", "largest", "mean", "step across", "step down")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("sizes", nargs="*", type=int, default=[1024, 2048])
-    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
-    parser.add_argument("--generator", type=Path, help="folder of a saved generator; default random weights")
-    parser.add_argument(
-        "--work", type=Path, default=Path("runs/tiling"), help="where rows and pictures are kept"
-    )
-    parser.add_argument("--again", action="store_true", help="measure anew what is kept")
-    parser.add_argument("--show", action="store_true", help="print what is kept, and measure nothing")
-    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--json", action="store_true", help="end with one line of JSON")
-    args = parser.parse_args()
-    if args.one:
-        _one(args.ways[0], args.sizes[0], args.work, args.generator)
+def main(
+    sizes: Annotated[tuple[int, ...], tyro.conf.Positional] = (1024, 2048),
+    ways: tuple[Way, ...] = WAYS,
+    generator: Path | None = None,
+    work: Path = Path("runs/tiling"),
+    again: bool = False,
+    show: bool = False,
+    json: bool = False,
+    child: bool = False,
+) -> None:
+    """Measure ways of translating large images.
+
+    Args:
+        sizes: heights and widths of the images
+        ways: what is measured, in this order
+        generator: folder of a saved generator; default random weights
+        work: where rows and pictures are kept
+        again: measure anew what is kept
+        show: print what is kept, and measure nothing
+        json: end with one line of JSON
+        child: measure the first of them in this process
+    """
+    if not sizes or min(sizes) < SMALLEST:
+        raise BadInput(f"sizes: give one or more, of {SMALLEST} pixels or more")
+    if not ways:
+        raise BadInput(f"--ways: name one or more of {', '.join(WAYS)}")
+    if child:
+        _one(ways[0], sizes[0], work, generator)
         return
-    weights = args.generator / "model.safetensors" if args.generator else None
-    name = hashlib.sha256(weights.read_bytes()).hexdigest()[:12] if weights else "random"
-    work = args.work / name
+    name = "random"
+    if generator is not None:
+        read_config(generator)
+        name = hashlib.sha256((generator / "model.safetensors").read_bytes()).hexdigest()[:12]
+    work = work / name
     work.mkdir(parents=True, exist_ok=True)
-    for size in args.sizes:
-        for way in args.ways:
-            if not args.show and (args.again or not _kept(work, way, size)):
-                _measure(way, size, work, args.generator)
-    rows = [row for size in args.sizes for way in args.ways if (row := _row(way, size, work))]
+    for size in sizes:
+        for way in ways:
+            if not show and (again or not _kept(work, way, size)):
+                _measure(way, size, work, generator)
+    rows = [row for size in sizes for way in ways if (row := _row(way, size, work))]
     table = Table(*COLUMNS)
     for row in rows:
         table.add_row(*("" if value is None else str(value) for value in row.values()))
     Console().print(table)
-    if args.json:
-        print(json.dumps(rows))
+    if json:
+        print(to_json.dumps(rows))
 
 
 def _kept(work: Path, way: str, size: int) -> dict[str, float] | None:
     """What a finished measurement said; its line is written after its picture."""
     path = work / f"{size}-{way}.json"
-    return json.loads(path.read_text()) if path.exists() else None
+    return to_json.loads(path.read_text()) if path.exists() else None
 
 
 def _measure(way: str, size: int, work: Path, generator: Path | None) -> None:
-    command = [sys.executable, __file__, str(size), "--ways", way, "--one", "--work", str(work)]
-    subprocess.run([*command, *(["--generator", str(generator)] if generator else [])], check=True)
+    command = [sys.executable, __file__, str(size), "--ways", way, "--child", "--work", str(work)]
+    done = subprocess.run([*command, *(["--generator", str(generator)] if generator else [])])
+    if done.returncode:
+        raise Failed(f"{way} at {size} pixels: status {done.returncode}")
 
 
 def _row(way: str, size: int, work: Path) -> dict[str, object] | None:
@@ -156,8 +179,8 @@ def _one(way: str, size: int, work: Path, generator: Path | None) -> None:
         made = assembled(bands, pixels)
     said = {"MiB": peak_mib(), "cpu_s": time.process_time() - began}
     np.save(work / f"{size}-{way}.npy", made)
-    (work / f"{size}-{way}.json").write_text(json.dumps(said))
+    (work / f"{size}-{way}.json").write_text(to_json.dumps(said))
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -5,7 +5,6 @@ of its own. The files are cut from the photographs in scikit-image; the generato
 """
 
 import itertools
-import resource
 import shutil
 import subprocess
 import sys
@@ -17,7 +16,8 @@ from typing import Literal
 
 import numpy as np
 import torch
-import tyro
+from entry import SMALLEST, at_least, run
+from machine import peak_mib
 from PIL import Image
 
 from cyclegan.artifacts import GeneratorConfig, NetworkConfig, load_generator, save_generator
@@ -115,14 +115,6 @@ def ours(work: Path, name: Name) -> tuple[float, float]:
     return loaded - began, time.perf_counter() - loaded
 
 
-def peak_mib() -> float:
-    """The process' own peak; Linux' getrusage would count the parent's, from before this program began."""
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # macOS counts in bytes
-    return int(status.read_text().split("VmHWM:")[1].split()[0]) / 1024
-
-
 def measure_here(name: Name, work: Path) -> None:
     """In the child process: one line of JSON."""
     count = len(list((work / "in").iterdir()))
@@ -163,6 +155,11 @@ def main(
         json: end with one line of JSON
         child: measure one of them in this process, in a folder that the parent made
     """
+    at_least(1, count=count, filters=filters)
+    at_least(0, blocks=blocks)
+    at_least(SMALLEST, size=size)
+    if not names:
+        raise BadInput(f"--names: name one or more of {', '.join(ALL)}")
     if child is not None:
         measure_here(names[0], child)
         return
@@ -201,4 +198,4 @@ def main(
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    run(main)

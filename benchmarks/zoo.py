@@ -28,14 +28,15 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-import tyro
 import yaml
-from methods import Judge, run
+from entry import at_least, more_than_none, run
+from methods import Judge, command
 from PIL import Image, ImageDraw, ImageFont
 
 from cyclegan.datasets.cards import load_card
 from cyclegan.datasets.making.photographs import TILE, make_from_photographs
 from cyclegan.datasets.making.prints import printed
+from cyclegan.errors import BadInput
 from cyclegan.images import read_image, write_image
 
 INK = "cyanotype"
@@ -148,7 +149,7 @@ def trained(name: str, out: Path, minutes: float) -> dict[str, Any]:
     asked_for = recipe(TRAINED[name], out / "pictures")
     file.write_text(yaml.safe_dump(asked_for, sort_keys=False))
     asked = ["--minutes", str(minutes), "--run-dir", str(folder), "--tracker", "none"]
-    _, mib = run(["train", str(file), *asked])
+    _, mib = command(["train", str(file), *asked])
     steps = [jsonlib.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     seconds = median(RECIPE["batch_size"] / each["images_per_s"] for each in steps)
     return {
@@ -167,7 +168,7 @@ def row(name: str, out: Path, minutes: float) -> dict[str, Any]:
     found = trained(name, out, minutes) if name in TRAINED else {"words": ["stylize"]}
     words = [*found.pop("words"), str(out / "held_out")]
     words += [str(made)] if name in TRAINED else [str(out / "style.png"), str(made), "--method", name]
-    seconds, mib = run(words)
+    seconds, mib = command(words)
     found |= {"to_translate": round(seconds, 1), "mib_to_translate": round(mib)}
     kept.parent.mkdir(exist_ok=True)
     kept.write_text(jsonlib.dumps(found))
@@ -256,10 +257,12 @@ def main(
         held_out: photographs that are translated, evenly spread
         json: end with one line of JSON
     """
+    at_least(1, at_once=at_once, held_out=held_out)
+    more_than_none(minutes=minutes)
     methods = (*STYLIZED, *TRAINED)
     unknown = sorted(set(only) - set(methods))
     if unknown:
-        raise SystemExit(f"--only: unknown {', '.join(unknown)}; known: {'; '.join(methods)}")
+        raise BadInput(f"--only: unknown {', '.join(unknown)}; known: {'; '.join(methods)}")
     folder = pictures(out)
     whole = sorted(path.name for path in (folder / "testA").iterdir())
     names = [whole[i] for i in np.linspace(0, len(whole) - 1, held_out).astype(int)]
@@ -286,4 +289,4 @@ def main(
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    run(main)
