@@ -50,7 +50,7 @@ def test_fastcut_brings_pictures_nearer_to_the_other_style(emoji, tmp_path):
 def test_the_default_recipe_brings_pictures_nearer_to_the_other_style(emoji, tmp_path):
     env = {**os.environ, "CYCLEGAN_DATASETS": str(emoji.parent)}
     # Of 800: all of them take too long for a test where there is no bf16.
-    part = ("--steps", "300")
+    part = ("--steps", "200")
     trained = cyclegan("train", "noto2twemoji", "--tracker", "none", *part, cwd=tmp_path, env=env)
     report = cyclegan("evaluate", trained["run"], cwd=tmp_path, env=env)
     print(json.dumps({"minutes": trained["minutes"], **report["metrics"]}))

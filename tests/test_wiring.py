@@ -7,11 +7,15 @@ import copy
 
 import pytest
 import torch
+import torch.nn.functional as F
 from accelerate import Accelerator
+from test_cut import plain_places
+from test_network_zoo import SMALL, awake
 from test_step import LSGAN, batch, settings
 
 from cyclegan import chance
 from cyclegan.losses import diff_augment, r1_penalty, zero_centred_penalty
+from cyclegan.training.objectives import style_code_loss
 from cyclegan.training.step import TrainingStep
 from cyclegan.training.train import train
 from cyclegan.training.views import augmentation_draws
@@ -138,3 +142,131 @@ def test_the_rate_of_a_run_is_its_schedules(tiny, monkeypatch, schedule):
         plain.step()
     assert [of_generators for of_generators, _ in found] == pytest.approx(expected)
     assert [of_discriminators for _, of_discriminators in found] == pytest.approx([e / 2 for e in expected])
+
+
+# --- renderings by reference
+
+
+REFERENCE = {"name": "modnet", "style": "reference", "depth": 2, **SMALL}
+WEIGHTS = {
+    "lambda_adversarial_ab": 0.9,
+    "lambda_adversarial_ba": 1.2,
+    "lambda_cycle_a": 3.0,
+    "lambda_cycle_b": 4.0,
+    "lambda_identity_a": 1.5,
+    "lambda_identity_b": 2.5,
+    "lambda_style_code": 0.7,
+}
+
+
+def rendered(**changes):
+    """As ``taken``, by generators that hear their references."""
+    torch.manual_seed(SEED)
+    chosen = settings(seed=SEED, generator=REFERENCE, batch_size=3, **changes)
+    step = TrainingStep(chosen, Accelerator(cpu=True))
+    for name in step.directions:
+        network = awake(step.networks[name])
+        torch.nn.init.normal_(network.last.weight, std=0.5)
+    networks, b = copy.deepcopy(step.networks), batch(3)
+    return step, networks, b, step([b], 1.0)
+
+
+def style_code_distance(network, fake, reference):
+    """|E(fake) - E(reference)|: what is wanted stands still, and so does E, which judges."""
+    judge = copy.deepcopy(network.encoder).requires_grad_(False)
+    return (judge(fake) - judge(reference)).abs().mean()
+
+
+def hold_step(step, networks, losses, expected, total, names):
+    """Losses as ``expected``, and of ``names`` the gradients of ``total``."""
+    assert set(losses) == set(expected)
+    for name, value in expected.items():
+        torch.testing.assert_close(losses[name], value.detach(), atol=1e-6, rtol=1e-4)
+    for name in names:
+        wanted = torch.autograd.grad(total, list(networks[name].parameters()), retain_graph=True)
+        found = step.networks[name].named_parameters()
+        for (key, one), other in zip(found, wanted, strict=True):
+            assert (one.grad - other).norm() <= 1e-4 * other.norm() + 1e-6, (name, key)
+
+
+@pytest.mark.parametrize("weight", [0.7, 0.0])
+def test_each_picture_is_rendered_in_the_style_of_the_one_beside_it(weight):
+    """In the cycle and for the identity as well; with a weight of 0 nothing is said of style codes."""
+    step, networks, b, losses = rendered(losses={**WEIGHTS, "lambda_style_code": weight})
+    G_AB, G_BA, D_A, D_B = (networks[name] for name in ("G_AB", "G_BA", "D_A", "D_B"))
+    real_a, real_b = b["real_a"], b["real_b"]
+    fake_b, fake_a = G_AB(real_a, real_b), G_BA(real_b, real_a)
+    expected = {
+        "adversarial_ab": LSGAN[0](D_B(fake_b)),
+        "adversarial_ba": LSGAN[0](D_A(fake_a)),
+        "cycle_a": F.l1_loss(G_BA(fake_b, real_a), real_a),
+        "cycle_b": F.l1_loss(G_AB(fake_a, real_b), real_b),
+        "identity_a": F.l1_loss(G_BA(real_a, real_a), real_a),
+        "identity_b": F.l1_loss(G_AB(real_b, real_b), real_b),
+    }
+    total = sum(WEIGHTS[f"lambda_{name}"] * loss for name, loss in expected.items())
+    if weight:
+        expected["style_code_ab"] = style_code_distance(G_AB, fake_b, real_b)
+        expected["style_code_ba"] = style_code_distance(G_BA, fake_a, real_a)
+        total = total + weight * (expected["style_code_ab"] + expected["style_code_ba"])
+    expected["D_A"] = LSGAN[1](D_A(real_a), D_A(fake_a.detach()))
+    expected["D_B"] = LSGAN[1](D_B(real_b), D_B(fake_b.detach()))
+    hold_step(step, networks, losses, expected, total, ("G_AB", "G_BA"))
+    hold_step(step, networks, losses, expected, expected["D_A"] + expected["D_B"], ("D_A", "D_B"))
+
+
+def plain_contrast(networks, chosen, purpose, source, made):
+    """PatchNCE (CUT, eqs. 2 to 4) of the maps on the way into the generator, the first its input."""
+
+    def maps(images):
+        down = networks["G_AB"].down
+        found, x = [images], down.first(images)
+        for block, halve in zip(down.blocks, down.halve, strict=True):
+            found.append(block(x))
+            x = halve(found[-1])
+        return [*found, x]
+
+    total, of_layers = 0, list(zip(maps(made), maps(source), networks["F"].heads, strict=True))
+    for layer, (queries, keys, head) in enumerate(of_layers):
+        many = queries[0, 0].numel()
+        draws = plain_places(SEED, purpose, layer, range(len(made)), many, chosen.nce.patches)
+        for query, key, draw in zip(queries, keys, draws, strict=True):
+            q, k = (F.normalize(head(x.flatten(1)[:, draw.tolist()].T), dim=1) for x in (query, key))
+            loss = F.cross_entropy(q @ k.detach().T / chosen.nce.temperature, torch.arange(len(q)))
+            total = total + loss / len(made)
+    return total / len(of_layers)
+
+
+def test_one_way_each_picture_is_rendered_in_the_style_of_the_one_beside_it():
+    """With CUT's losses in place of the cycle."""
+    step, networks, b, losses = rendered(
+        method="cut",
+        losses={"lambda_adversarial_ab": 0.9, "lambda_style_code": 0.7},
+        nce={"patches": 20, "features": 16, "weight": 0.6},
+    )
+    G, D, real_a, real_b = networks["G_AB"], networks["D_B"], b["real_a"], b["real_b"]
+    fake_b, idt_b = G(real_a, real_b), G(real_b, real_b)
+    expected = {
+        "adversarial_ab": LSGAN[0](D(fake_b)),
+        "nce": plain_contrast(networks, step.settings, "patches", real_a, fake_b),
+        "nce_identity": plain_contrast(networks, step.settings, "patches identity", real_b, idt_b),
+        "style_code_ab": style_code_distance(G, fake_b, real_b),
+        "D_B": LSGAN[1](D(real_b), D(fake_b.detach())),
+    }
+    total = 0.9 * expected["adversarial_ab"] + 0.7 * expected["style_code_ab"]
+    total = total + 0.6 * (expected["nce"] + expected["nce_identity"]) / 2
+    hold_step(step, networks, losses, expected, total, ("G_AB", "F"))
+    hold_step(step, networks, losses, expected, expected["D_B"], ("D_B",))
+
+
+def test_an_encoder_learns_from_no_distance_of_style_codes_that_it_judges():
+    """By nothing but what the fake was made of; else one that gives all the same code would please."""
+    network = awake(TrainingStep(settings(generator=REFERENCE), Accelerator(cpu=True)).networks["G_AB"])
+    fake, reference = (images.requires_grad_() for images in (batch()["real_a"], batch()["real_b"]))
+    loss = style_code_loss(network, fake, reference)
+    torch.testing.assert_close(loss, style_code_distance(network, fake, reference))
+    loss.backward()
+    assert all(p.grad is None for p in network.parameters()) and reference.grad is None
+    (wanted,) = torch.autograd.grad(style_code_distance(network, fake, reference.detach()), fake)
+    torch.testing.assert_close(fake.grad, wanted)
+    assert wanted.abs().max() > 0 and all(p.requires_grad for p in network.parameters())

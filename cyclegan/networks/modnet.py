@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from cyclegan.networks.attention import attention_at, check_attention
-from cyclegan.networks.layers import Ending, ReflectionPad, Residual, smallest_multiple
+from cyclegan.networks.layers import Ending, ReflectionPad, Residual, smallest_multiple, summing
 from cyclegan.networks.transformer import PixelwiseTransformer
 from cyclegan.networks.vit_unet import Encoder, enlarge
 
@@ -36,8 +36,9 @@ class ModulatedConvolution(nn.Module):
         made = self.convolution(x * scale[:, :, None, None])
         # In fp32, also under autocast: squares of small weights vanish in half precision.
         with torch.autocast(x.device.type, enabled=False):
-            power = self.convolution.weight.float().square().sum(dim=(2, 3))
-            norm = torch.rsqrt(scale.float().square() @ power.T + EPSILON).to(made.dtype)
+            wide = summing(made.dtype)
+            power = self.convolution.weight.to(wide).square().sum(dim=(2, 3))
+            norm = torch.rsqrt(scale.to(wide).square() @ power.T + EPSILON).to(made.dtype)
         return made * norm[:, :, None, None] + self.bias[:, None, None].to(made.dtype)
 
 

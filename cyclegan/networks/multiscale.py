@@ -13,7 +13,8 @@ class MultiScalePatchGAN(nn.Module):
     """PatchGANs alike, on the image, on its half, its quarter: the coarsest sees most of it.
 
     Maps (N, channels, H, W) in [-1, 1] to a tuple of (N, 1, h, w) raw scores, the finest first; losses
-    are summed over it (eq. 3). With the defaults 8,294,211 parameters.
+    are summed over it (eq. 3). They are this package's PatchGANs, whose convolutions are padded by 1 where
+    pix2pixHD's are by 2. With the defaults 8,294,211 parameters.
 
     Args:
         channels: of the images.
@@ -45,8 +46,9 @@ class MultiScalePatchGAN(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         scores = []
-        for judge in self.judges:
+        for scale, judge in enumerate(self.judges):
+            if scale:
+                # pix2pixHD's: the mean of 3x3 pixels, those beyond the border not counted.
+                x = F.avg_pool2d(x, 3, stride=2, padding=1, count_include_pad=False)
             scores.append(judge(x))
-            # pix2pixHD's: the mean of 3x3 pixels, those beyond the border not counted.
-            x = F.avg_pool2d(x, 3, stride=2, padding=1, count_include_pad=False)
         return tuple(scores)

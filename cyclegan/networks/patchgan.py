@@ -1,4 +1,4 @@
-"""The PatchGAN discriminator of pix2pix and CycleGAN (§7.1)."""
+"""The PatchGAN discriminator of pix2pix and CycleGAN (§7.2)."""
 
 from torch import Tensor, nn
 

@@ -1,4 +1,4 @@
-"""The ResNet generator of CycleGAN (§7.1), after Johnson et al. 2016."""
+"""The ResNet generator of CycleGAN (§7.2), after Johnson et al. 2016."""
 
 from collections.abc import Iterator
 
@@ -45,7 +45,7 @@ class ResnetBlock(nn.Module):
 
 
 class ResnetGenerator(nn.Module):
-    """c7s1-64, d128, d256, R256 x blocks, u128, u64, c7s1-3 (CycleGAN §7.1).
+    """c7s1-64, d128, d256, R256 x blocks, u128, u64, c7s1-3 (CycleGAN §7.2).
 
     Maps (N, channels, H, W) in [-1, 1] to the same shape and range; H and W are multiples of 4.
     With 64 filters, 9 blocks, 3 channels: 11,378,179 parameters.
