@@ -84,7 +84,7 @@ def test_prints_are_in_the_ink_of_their_reference(trained):
     command = [
         sys.executable,
         str(ROOT / "benchmarks" / "inks.py"),
-        str(trained("photo2prints", 300, "--pretrain.steps", "0")),  # for shapes, not for inks
+        str(trained("photo2prints", 600)),
         "--json",
     ]
     done = subprocess.run(command, capture_output=True, text=True)
