@@ -65,7 +65,7 @@ test: $(STAMP) ## run the tests, in WORKERS processes; five to thirteen minutes 
 	$(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist worksteal $(ARGS)
 
 test-slow: $(STAMP) ## run the tests that train for minutes, in WORKERS processes
-	$(BIN)/python -m pytest -m slow -n $(WORKERS) --dist worksteal --durations=12 $(ARGS)
+	$(BIN)/python -m pytest -m slow -n $(WORKERS) --dist load --maxschedchunk 1 --durations=12 $(ARGS)
 
 lint: $(STAMP) ## check style and formatting
 	$(BIN)/ruff check .

@@ -42,8 +42,9 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest one first, so that the other processes do the rest meanwhile."""
-    items.sort(key=lambda item: item.path.name != "test_default_recipe.py")
+    """The longest ones first: the others fill what time is left over of one process or another."""
+    longest = ("test_worked_recipes.py", "test_default_recipe.py")
+    items.sort(key=lambda item: item.path.name not in longest)
 
 
 @contextlib.contextmanager

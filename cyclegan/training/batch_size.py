@@ -127,8 +127,8 @@ def _largest_size(settings: TrainSettings, count: int, attempt: Fits) -> int:
 
 
 def _trainable(settings: TrainSettings, at_most: int) -> int:
-    """The largest size up to so many pixels that the networks can have, or 0."""
-    for size in range(at_most, SMALLEST_SIZE - 1, -1):
+    """The largest size up to so many pixels that the networks can have, or 0; by fours, as most can."""
+    for size in range(at_most // 4 * 4, SMALLEST_SIZE - 1, -4):
         try:
             with torch.device("meta"):
                 build_networks(_with_size(settings, size))
