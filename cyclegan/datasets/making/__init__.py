@@ -34,7 +34,7 @@ MAKERS: dict[str, Callable[[MadeSource, Path], None]] = {
 
 
 def make(source: MadeSource, target: Path) -> None:
-    """Fill the four folders of a domain, the same files wherever it is done.
+    """Fill the four folders of a domain, the same files each time; of contrasts to a processor's rounding.
 
     Raises:
         BadInput: a package that carries the originals is not installed, or carries others.

@@ -21,7 +21,8 @@ def make_from_photographs(source: MadeSource, target: Path, *renders: Render) ->
     """Cut photographs and their renderings into tiles.
 
     Training photographs fall into upright strips, by turns for A and for B, so that the two sides show
-    the same kinds of things and not one pixel in common. Those held out give pairs: a tile and its
+    the same kinds of things and not one pixel in common, but for what a stroke or a triangle at a border
+    takes from across it, some pixels wide. Those held out give pairs: a tile and its
     rendering under the same name.
 
     Args:
