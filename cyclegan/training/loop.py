@@ -1,6 +1,7 @@
 """Training, read from top to bottom: set up, step, log, sample, save, export."""
 
 import copy
+import functools
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -87,10 +88,10 @@ class Trainer:
         self.meter = Meter(self.accelerator, settings.batch_size)
         if self.run.resumed_from is not None:
             self.progress, random_states = self._restore(self.run.resumed_from, self.bar.say)
-        self.domain = decided_by_main(
-            self.accelerator,
-            lambda: with_earlier(self.domain, self.progress, self._pictures(), settings.require_license),
-        )
+            self.domain = decided_by_main(
+                self.accelerator,
+                lambda: with_earlier(self.domain, self.progress, self._pictures, settings.require_license),
+            )
         self._learn_styles()
         self.samples = Samples(self.domain, settings, self.accelerator.device)
         self.tracking = Tracking(self.accelerator, settings, self.run.folder)
@@ -200,6 +201,7 @@ class Trainer:
         done = self.length.after(first, self.progress.pretraining_minutes, done)
         return warmup_factor(adam, step - first) * lr_factor(adam, done)
 
+    @functools.cached_property
     def _pictures(self) -> Pictures:
         return pictures_of({side: store.paths for side, store in self.dataset.stores.items()})
 
@@ -227,10 +229,9 @@ class Trainer:
         if self.accelerator.is_main_process:
             if twins := of_domain(self.domain):
                 self._warn("Twins", shown(describe(twins)))
-            pictures = self._pictures()
-            if words := changed(self.progress.pictures, pictures):
+            if words := changed(self.progress.pictures, self._pictures):
                 self._warn("Pictures", words)
-            self.progress.pictures, self.progress.rights = pictures, rights_of(self.domain)
+            self.progress.pictures, self.progress.rights = self._pictures, rights_of(self.domain)
         if settings.gradient_accumulation > 1 and settings.has_batch_norm:
             self.bar.say("norm batch takes its statistics of each part of gradient_accumulation by itself")
         for setting, why in settings.idle.items():

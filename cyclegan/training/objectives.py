@@ -187,7 +187,5 @@ class DiscriminatorObjective(nn.Module):
 
     def _r1(self, network: nn.Module, real: Tensor, view: View) -> Tensor:
         """Of the pictures as they are, through ``diff_augment``: as its authors' code has it."""
-        if view.queue is None:
-            return r1_penalty(lambda x: network(view.seen(x)), real)
-        others = view.queue.features
-        return r1_penalty(lambda x: network.judge(view.seen(x), others)[0], real)
+        once_more = replace(view, positions=None)  # a queue has remembered them
+        return r1_penalty(lambda x: once_more.scores(network, once_more.seen(x)), real)
