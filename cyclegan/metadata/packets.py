@@ -267,7 +267,7 @@ def _tiff(data: bytes, unread: list[str]) -> Iterator[Packet]:
     """The first directory's, which the first picture's is; it is EXIF itself."""
     yield Packet("EXIF", data)
     try:
-        entries, strange = tags.read_tags(data), tags.strange_tags(data)
+        entries, strange = tags.read_all_tags(data)
     except ValueError:
         return  # whoever reads its EXIF tells it
     kinds: dict[int, Kind] = {tags.XMP: "XMP", _IPTC: "IPTC", _PHOTOSHOP: "IPTC"}

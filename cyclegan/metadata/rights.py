@@ -180,7 +180,7 @@ def _forbids(value: str) -> bool:
 def _exif(block: bytes, unread: list[str]) -> Iterator[Statement]:
     block = block.removeprefix(b"Exif\0\0")  # which some programs put into other formats too
     try:
-        main, strange = tags.read_tags(block), tags.strange_tags(block)
+        main, strange = tags.read_all_tags(block)
     except ValueError as error:
         unread.append(f"its EXIF cannot be read ({error})")
         return

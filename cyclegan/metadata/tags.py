@@ -63,18 +63,18 @@ def read_tags(block: bytes) -> Tags:
     Raises:
         ValueError: these bytes are no such directory, or it points outside of them.
     """
-    return _Reader(block).tags(_Reader(block).first)
+    return read_all_tags(block)[0]
 
 
-def strange_tags(block: bytes) -> frozenset[int]:
-    """Tags of the first directory, and of EXIF's own, whose entries are of a type that is not known.
+def read_all_tags(block: bytes) -> tuple[Tags, frozenset[int]]:
+    """As ``read_tags``, with the tags, EXIF's own too, whose entries are of a type that is not known.
 
     Raises:
         ValueError: as ``read_tags``.
     """
     reader = _Reader(block)
-    reader.tags(reader.first)
-    return frozenset(reader.strange)
+    found = reader.tags(reader.first)
+    return found, frozenset(reader.strange)
 
 
 class _Reader:
