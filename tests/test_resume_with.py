@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 from poison import poison
+from test_rights_packets import packet
 
 from cyclegan.errors import BadInput
 from cyclegan.training.changes import with_meant
@@ -162,8 +163,4 @@ def test_pictures_that_a_run_had_before_bind_it(tiny, here, small_domain, photog
 
 
 def licensed(address):
-    return (
-        '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
-        '<rdf:Description xmlns:cc="http://creativecommons.org/ns#">'
-        f'<cc:license rdf:resource="{address}"/></rdf:Description></rdf:RDF></x:xmpmeta>'
-    ).encode()
+    return packet(f'<cc:license rdf:resource="{address}"/>')
