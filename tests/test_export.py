@@ -145,7 +145,7 @@ def test_int8_has_integer_weights_and_says_how_far_it_is(generator, tmp_path, ph
 def test_a_file_that_differs_from_torch_is_not_written(generator, tmp_path, monkeypatch):
     other = initialize(build("generator", "resnet", NETWORKS["instance"]), std=0.3).eval()
     plain = export._program
-    monkeypatch.setattr(export, "_program", lambda network, config: plain(other, config))
+    monkeypatch.setattr(export, "_program", lambda network, *rest: plain(other, *rest))
     (tmp_path / "out").mkdir()
     with pytest.raises(BadInput, match="not written, for at fp32 it is"):
         export_generator(generator, tmp_path / "out" / "g.pt2")
@@ -157,7 +157,7 @@ def test_a_network_may_narrow_to_one_pixel(generator):
     layers = [torch.nn.Conv2d(3, 4, 4, 4), torch.nn.Conv2d(4, 4, 4, 4)]
     network = torch.nn.Sequential(*layers, torch.nn.ConvTranspose2d(4, 3, 16, 16)).eval()
     config = load_generator(generator)[1].model_copy(update={"multiple_of": 16})
-    run = export._program(network, config).module()
+    run = export._program(network, config, ".pt2").module()
     for shape in [(1, 3, 16, 16), (2, 3, 16, 48)]:
         images = torch.rand(shape)
         assert torch.allclose(run(images), network(images), atol=1e-6)

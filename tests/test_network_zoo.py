@@ -155,6 +155,21 @@ def test_it_is_exported_to_onnx(saved, kind, channels, tmp_path):
         torch.testing.assert_close(exported(images), network(images), atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize(("kind", "channels"), [("vit_unet", 3), ("modnet", 1), ("modnet, reference", 3)])
+def test_a_transformer_is_exported_by_torch_where_its_map_could_be_one_pixel(kind, channels, tmp_path):
+    """At the depth that is the default, where 16 pixels, as small as others are checked, are one token."""
+    from cyclegan.artifacts.export import export_generator
+
+    name, arguments = ZOO[kind]
+    arguments = {**arguments, "depth": 4, "channels": channels}
+    network = awake(initialize(build("generator", name, arguments), std=0.2))
+    listed = NetworkConfig(name=name, arguments=network_arguments(network, arguments))
+    config = generator_config(network=listed, channels=channels, multiple_of=network.multiple_of)
+    save_generator(tmp_path / "generator", network.state_dict(), config)
+    done = export_generator(tmp_path / "generator", tmp_path / "generator.pt2")
+    assert done.largest < 1e-4 and {shape[2:] for shape in done.shapes} == {(32, 32), (32, 48)}
+
+
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 @pytest.mark.parametrize("kind", ["resnet, attention", "unet, attention", "vit_unet", "modnet, attention"])
 def test_attention_is_exported_by_torch(saved, kind, precision, tmp_path):

@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from test_network_zoo import JUDGES, SMALL, ZOO, awake
+from torch.profiler import ProfilerActivity, profile
 from torchvision.models import vgg19
 from torchvision.transforms.functional import gaussian_blur
 
@@ -84,6 +85,18 @@ def test_self_attention_is_sagans():
 def test_self_attention_begins_as_nothing():
     x = torch.randn(1, 8, 4, 4)
     assert torch.equal(initialize(SelfAttention(8))(x), x)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_self_attention_keeps_no_map_of_all_pairs(layout):
+    """Which of 128 x 128 positions would be a gigabyte, and of a picture's more than any machine has."""
+    layer = random(SelfAttention(16)).to(memory_format=layout)
+    x = torch.randn(1, 16, 48, 48).to(memory_format=layout)
+    pairs = x[0, 0].numel() ** 2 * x.element_size()
+    with torch.inference_mode(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        layer(x)
+    assert 0 < max(event.self_cpu_memory_usage for event in seen.events()) < pairs / 8
+
 
 
 @pytest.mark.parametrize(

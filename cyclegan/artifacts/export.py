@@ -28,6 +28,7 @@ from cyclegan.artifacts.onnx_file import (
 from cyclegan.datasets.fetch import sha256_of
 from cyclegan.errors import BadInput, optional
 from cyclegan.images import list_images, read_image, resize, to_tensor
+from cyclegan.networks.attention import attends_to_all
 
 ExportPrecision = Literal["fp32", "fp16", "int8"]
 
@@ -89,7 +90,7 @@ def export_generator(
     with _beside(target) as partial:
         _write(partial, network, config, precision, calibration, metadata)
         run = _runner(partial)
-        checks = check_images(config)
+        checks = _check_images(config, _smallest_in(target.suffix, network, config))
         largest, mean = _differences(run, network, checks)
         if calibration:
             # Noise is nothing that the ranges were made for; its batches show that every size runs.
@@ -140,7 +141,7 @@ def _write(
     if precision == "fp16":
         # A copy: the network itself stays what the result is compared with.
         chosen = _Half(copy.deepcopy(network)).eval()
-    program = _program(chosen, config)
+    program = _program(chosen, config, path.suffix)
     if path.suffix == ".pt2":
         torch.export.save(program, path, extra_files=metadata)
         return
@@ -157,8 +158,17 @@ def _smallest_side(config: GeneratorConfig) -> int:
     return -(-16 // config.multiple_of)
 
 
-def _program(network: nn.Module, config: GeneratorConfig) -> torch.export.ExportedProgram:
-    step, smallest = config.multiple_of, _smallest_side(config)
+def _smallest_in(suffix: str, network: nn.Module, config: GeneratorConfig) -> int:
+    """As above, and two multiples in a .pt2 file of a network that puts a map's positions in a row.
+
+    torch.export ties such a graph to maps of more than one pixel a side; ONNX files take one.
+    """
+    least = _smallest_side(config)
+    return max(least, 2) if suffix == ".pt2" and attends_to_all(network) else least
+
+
+def _program(network: nn.Module, config: GeneratorConfig, suffix: str) -> torch.export.ExportedProgram:
+    step, smallest = config.multiple_of, _smallest_in(suffix, network, config)
     # Sides of the example that no dimension could be mistaken by: neither the smallest nor alike.
     example = torch.zeros(2, config.channels, (smallest + 1) * step, (smallest + 2) * step)
     height, width = (torch.export.Dim(name, min=smallest) for name in ("height", "width"))
@@ -176,9 +186,9 @@ def _any_size() -> contextlib.AbstractContextManager[None]:
     return fx_config.patch(backed_size_oblivious=True) if known else contextlib.nullcontext()
 
 
-def check_images(config: GeneratorConfig) -> list[Tensor]:
-    """Three batches of three sizes, the trained size (up to 512) among them: noise in [-1, 1]."""
-    step, smallest = config.multiple_of, _smallest_side(config) * config.multiple_of
+def _check_images(config: GeneratorConfig, multiples: int) -> list[Tensor]:
+    """Three batches of three sizes, from so many multiples on, the trained size (up to 512) among them: noise."""
+    step, smallest = config.multiple_of, multiples * config.multiple_of
     # onnxruntime sums an instance norm's pixels naively: past 512 px that alone is more than 1e-4.
     trained = max(smallest, min(config.size or USUAL_SIZE, 512) // step * step)
     chance = torch.Generator().manual_seed(0)

@@ -28,7 +28,9 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         # Eq. 1: position j asks with g, positions i answer with f.
-        query, key, value = (part(x).flatten(2).transpose(1, 2)[:, None] for part in (self.g, self.f, self.h))
+        # A position's features next to each other: fused kernels, which keep no map of all pairs, ask for that.
+        parts = (part(x).flatten(2).transpose(1, 2).contiguous() for part in (self.g, self.f, self.h))
+        query, key, value = (part[:, None] for part in parts)
         seen = F.scaled_dot_product_attention(query, key, value, scale=1.0)
         # Whole, for torch.export would take a batch of one for a memory layout of its own.
         seen = seen[:, 0].transpose(1, 2).contiguous()
