@@ -83,7 +83,7 @@ OPTIONS = {
     "--batch-size x": "--batch-size: takes a whole number or auto, not 'x'",
     "--size x": "--size: takes a whole number, not 'x'",
     "--epochs x": "--epochs: takes a number, not 'x'",
-    "--losses.style-layers relu9_1": "losses.style_layers.0: String should match",
+    "--losses.style-layers relu9_1": "--losses.style-layers: 'relu9_1' is none of relu1_1, relu1_2,",
     "--precision fp8": "--precision: 'fp8' is none of auto, bf16, fp16, no",
     "--batch-size": "Missing value for argument '--batch-size'",
     "--batch-size 0": "batch_size: input should be greater than or equal to 1, not 0",
@@ -151,3 +151,14 @@ def test_settings_without_a_part_in_the_run_are_told():
     used = {**given, "method": "cut", "pretrain": {"steps": 5, "masked": 0.5}, "optimizer": {"decay_to": 0.1}}
     used["losses"] = {"adversarial": "wgan-gp", "lambda_gradient_penalty": 5, "lambda_cycle_a": 3}
     assert list(TrainSettings(**used).idle) == ["losses.lambda_cycle_a"]
+
+
+def test_what_may_not_be_meant_is_remarked():
+    assert TrainSettings(steps=20, optimizer={"warmup_steps": 20}).remarks == []
+    short = {"steps": 20, "pretrain": {"steps": 8}, "optimizer": {"warmup_steps": 20}}
+    in_parts = {"gradient_accumulation": 2, "batch_size": 2, "generator": {"norm": "batch"}}
+    assert TrainSettings(**short, **in_parts, nce={"temperature": 0.1}).remarks == [
+        "nce.temperature has no part in this run: method cyclegan compares no patches",
+        "norm batch takes its statistics of each part of gradient_accumulation by itself",
+        "optimizer.warmup_steps is 20, so that these 12 steps end below the full rate",
+    ]

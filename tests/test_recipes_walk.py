@@ -133,8 +133,31 @@ def test_all_with_others(generator, discriminator, losses, schedule, precision, 
     )
 
 
+@pytest.mark.parametrize("number", range(len(GENERATORS)))
+def test_all_learn_at_fp16(number, monkeypatch):
+    """With a GPU's layers and a scaler, as autocast computes on a CPU: no overflow that no scale brings back."""
+    monkeypatch.setattr("cyclegan.training.step.for_training", lambda network, *_: network)
+    AcceleratorState._reset_state(True)
+    accelerator = Accelerator(cpu=True)
+    accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=64.0)
+    chosen = settings(
+        list(GENERATORS.values())[number],
+        list(DISCRIMINATORS.values())[number],
+        list(LOSSES.values())[number % len(LOSSES)],
+        list(SCHEDULES.values())[number % len(SCHEDULES)],
+    )
+    step = TrainingStep(chosen, accelerator)
+    for objective in (step.objective_G, step.objective_D):
+        objective.forward = torch.autocast("cpu", torch.float16)(objective.forward)
+    before = {name: last_weight(network).clone() for name, network in step.networks.items()}
+    for seed in range(2):
+        step([batch(2, seed=seed)], 1.0)
+        assert not step.guard.wrong
+    assert not [n for n, network in step.networks.items() if torch.equal(before[n], last_weight(network))]
+
+
 def test_the_walk_meets_every_pair():
-    """Of network and method, method and loss, loss and term, and so on."""
+    """Of network and precision, method and loss, loss and term, and so on."""
     rows = [dict(zip("gdlspmtb", row, strict=True)) for row in walk()]
     kinds = {
         "g": GENERATORS,
@@ -145,7 +168,7 @@ def test_the_walk_meets_every_pair():
         "m": METHODS,
         "b": "48",
     }
-    pairs = "gd gl gs gm dl ds dm lm sm pm gt dt mt gb db lb mb pb"
+    pairs = "gd gl gs gp gm gt gb dl ds dp dm dt db ls lp lm lt lb sp sm st sb pm pt pb mt mb tb"
     for one, other in pairs.split():
         met = {(row[one], row[other]) for row in rows}
         assert len(met) == len(kinds.get(one, TERMS)) * len(kinds.get(other, TERMS)), (one, other)

@@ -136,6 +136,8 @@ def test_what_takes_no_reference_says_so(trained, generator, pictures):
         Translator.from_pretrained(generator, "cpu", reference=reference)
     with pytest.raises(BadInput, match="--reference: needs --backend torch"):
         Translator.from_pretrained(trained.generator("G_AB"), "cpu", backend="onnx", reference=reference)
+    with pytest.raises(BadInput, match=r"--reference: .* is a folder; name one picture"):
+        Translator.from_pretrained(trained.generator("G_AB"), "cpu", reference=str(pictures))
     with pytest.raises(BadInput, match="nothing.png"):
         Translator.from_pretrained(trained.generator("G_AB"), "cpu", reference=pictures / "nothing.png")
 

@@ -187,7 +187,7 @@ def _any_size() -> contextlib.AbstractContextManager[None]:
 
 
 def _check_images(config: GeneratorConfig, multiples: int) -> list[Tensor]:
-    """Three batches of three sizes, from so many multiples on, the trained size (up to 512) among them: noise."""
+    """Noise: three batches of three sizes from so many multiples on, with the trained size (up to 512)."""
     step, smallest = config.multiple_of, multiples * config.multiple_of
     # onnxruntime sums an instance norm's pixels naively: past 512 px that alone is more than 1e-4.
     trained = max(smallest, min(config.size or USUAL_SIZE, 512) // step * step)

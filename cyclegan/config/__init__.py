@@ -152,6 +152,18 @@ class TrainSettings(Frozen):
         parts = (self.losses, self.nce, self.pretrain, self.optimizer)
         return dict(idle_settings(self.method, *parts, self.generator.style == "reference"))
 
+    @property
+    def remarks(self) -> list[str]:
+        """Lines that a run begins with: settings that are taken as given, and may not be meant so."""
+        lines = [f"{setting} has no part in this run: {why}" for setting, why in self.idle.items()]
+        if self.gradient_accumulation > 1 and self.has_batch_norm:
+            lines.append("norm batch takes its statistics of each part of gradient_accumulation by itself")
+        steps = None if self.steps is None else max(0, self.steps - self.pretrain.steps)
+        if steps is not None and self.optimizer.warmup_steps > steps:
+            warmup = f"optimizer.warmup_steps is {self.optimizer.warmup_steps}"
+            lines.append(f"{warmup}, so that these {steps} steps end below the full rate")
+        return lines
+
     @model_validator(mode="after")
     def _refuse_clashes(self) -> "TrainSettings":
         for clash, message in self._clashes():

@@ -3,7 +3,8 @@
 A new one is a pair of functions here and a line in ``ADVERSARIAL``.
 """
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -57,13 +58,27 @@ def scales(scores: Scores) -> tuple[Tensor, ...]:
     return scores if isinstance(scores, tuple) else (scores,)
 
 
+@contextlib.contextmanager
+def _second_derivatives(device: str) -> Iterator[None]:
+    """What is computed here can be derived twice, on ``device``.
+
+    Fused attention cannot. At fp16 a norm's second derivative has the third power of 1 / deviation, which is
+    past 65,504 from deviations of 0.1 on, and maps begin with some hundredths: no scale of the loss, which
+    comes afterwards, brings that back, so that such a pass is at fp32.
+    """
+    in_half = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.float16
+    at_fp32 = torch.autocast(device, enabled=False) if in_half else contextlib.nullcontext()
+    with sdpa_kernel(SDPBackend.MATH), at_fp32:
+        yield
+
+
 def _gradient(discriminator: Discriminator, x: Tensor) -> Tensor:
     """Of each image's mean score, summed over scales, which is the D of the penalties; like ``x``.
 
     It can be derived again, for penalties are part of a loss.
     """
     x = x.detach().requires_grad_(True)
-    with sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative
+    with _second_derivatives(x.device.type):
         found = scales(discriminator(x))
     # A mean's gradients are as many times smaller as there are patches, too small for fp16; so they are taken
     # of a sum, which fp16 could not hold either, and divided afterwards.

@@ -28,7 +28,7 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         # Eq. 1: position j asks with g, positions i answer with f.
-        # A position's features next to each other: fused kernels, which keep no map of all pairs, ask for that.
+        # A position's features side by side: fused kernels, which keep no map of all pairs, ask for that.
         parts = (part(x).flatten(2).transpose(1, 2).contiguous() for part in (self.g, self.f, self.h))
         query, key, value = (part[:, None] for part in parts)
         seen = F.scaled_dot_product_attention(query, key, value, scale=1.0)

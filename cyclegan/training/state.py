@@ -56,6 +56,16 @@ def _load_optimizer(optimizer: AcceleratedOptimizer, state: dict[str, Any]) -> N
                     values[key] = torch.empty_like(parameter).copy_(value)
 
 
+def _other_network(checkpoint: Path, name: str, changed: Collection[str], error: Exception) -> str:
+    of_networks = ("method", "generator.", "discriminator.", "nce.", "data.channels")
+    suspects = sorted(key for key in changed if key.startswith(of_networks))
+    if suspects:
+        remedy = f"go on without another {' or '.join(suspects)}, or begin a run of its own"
+    else:
+        remedy = " ".join(str(error).split())[:300]
+    return f"{checkpoint}: its {name} is another network than the settings name; {remedy}"
+
+
 def restore(
     checkpoint: Path,
     step: TrainingStep,
@@ -74,14 +84,12 @@ def restore(
     """
     device, scaler = step.accelerator.device, step.accelerator.scaler
     state, progress = read_checkpoint(checkpoint)
-    try:
-        for name, network in step.networks.items():
-            network.load_state_dict(state[name])
-        for name, network in averaged.items():
-            network.load_state_dict(state["averaged"][name])
-    except (RuntimeError, KeyError) as error:
-        findings = " ".join(str(error).split())[:300]
-        raise BadInput(f"{checkpoint}: holds other networks than the settings name ({findings})") from error
+    kept = [(name, network, state) for name, network in step.networks.items()]
+    for name, network, source in kept + [(name, each, state["averaged"]) for name, each in averaged.items()]:
+        try:
+            network.load_state_dict(source[name])
+        except (RuntimeError, KeyError) as error:
+            raise BadInput(_other_network(checkpoint, name, changed, error)) from error
     _load_optimizer(step.optimizer_G, state["optimizer_G"])
     _load_optimizer(step.optimizer_D, state["optimizer_D"])
     step.goes_on_from(progress.step, progress.images_seen)

@@ -28,6 +28,8 @@ def reference_backend(
     """
     if backend not in ("auto", "torch") or not generator.is_dir():
         raise BadInput("--reference: needs --backend torch and a generator's folder")
+    if reference.is_dir():
+        raise BadInput(f"--reference: {reference} is a folder; name one picture")
     network, config = load_generator(generator)
     if not getattr(network, "takes_reference", False):
         raise BadInput(

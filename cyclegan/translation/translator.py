@@ -100,7 +100,7 @@ class Translator:
         backend: BackendName = "torch",
         precision: Precision = "auto",
         tiling: Tiling = DEFAULT_TILING,
-        reference: Path | None = None,
+        reference: str | Path | None = None,
     ) -> "Translator":
         """Load a saved generator.
 
@@ -121,6 +121,7 @@ class Translator:
         if tiling.method == "exact" and precision == "auto":
             precision = "fp32"
         if reference is not None:
+            reference = Path(reference)
             opened = reference_backend(path, backend, precision, device, reference)
         else:
             opened = open_backend(path, backend, precision, device)
