@@ -43,7 +43,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest ones first: the others fill what time is left over of one process or another."""
-    longest = ("test_worked_recipes.py", "test_default_recipe.py")
+    longest = ("test_worked_recipes.py", "test_default_recipe.py", "test_one_sided.py")
     items.sort(key=lambda item: item.path.name not in longest)
 
 
