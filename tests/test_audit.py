@@ -1,6 +1,10 @@
 """Licences and attribution: what cards and files say is put together, and what is not allowed is refused."""
 
 import json
+import re
+import shutil
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,12 +13,15 @@ from test_rights import ZERO, with_exiv2
 
 from cyclegan.cli import main
 from cyclegan.config import TrainSettings
-from cyclegan.datasets.audit import audit_folder, cleared
-from cyclegan.datasets.cards import list_cards, load_card
+from cyclegan.datasets.audit import audit_folder
+from cyclegan.datasets.cards import Card, list_cards, load_card
+from cyclegan.datasets.clearing import ask_card, cleared
 from cyclegan.datasets.domain import Domain, open_domain
 from cyclegan.datasets.licences import licence_of
 from cyclegan.errors import BadInput
 from cyclegan.images import write_image
+from cyclegan.reporting.report.about import begin_about
+from cyclegan.reporting.report.page import _remarks
 from cyclegan.training.train import train
 from cyclegan.translation.inspection import inspect_file
 
@@ -294,3 +301,146 @@ def test_training_refuses_a_style_picture_too(tiny, folder, here):
     with pytest.raises(BadInput, match="painting.png: says nothing of a licence"):
         train(tiny(data__root=folder, require_license="CC0-1.0", tracker="none", losses=style))
     assert not (here / "runs").exists()
+
+
+def with_card(folder, **sides):
+    """The domain of own pictures, with a card of the user's own."""
+    side = {"title": "pictures", "attribution": "Jo", "url": "https://example.org"}
+    card = Card(
+        title="mine",
+        a={**side, "licence": sides.get("a", "CC0-1.0")},
+        b={**side, "licence": sides.get("b", "CC0-1.0")},
+        source={"kind": "folder", "instructions": "Ask Jo."},
+    )
+    return replace(own(folder), card=card)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "CC BY 4.0, non-commercial research only", "All rights reserved", "CC-BY-4.0 AND Proprietary",
+        "CC BY 4.0 NC", "CC BY 4.0. Tous droits réservés", "CC0, not for AI training",
+    ],
+)  # fmt: skip
+def test_a_cards_words_count_as_a_files_do(folder, words):
+    """Terms beside a licence limit it, and what a picture says of itself does not undo them."""
+    domain = with_card(folder, b=words)
+    with pytest.raises(BadInput) as error:
+        cleared(domain, ALLOWED, {})
+    assert str(error.value).endswith(f"side B (pictures) is under no licence that is known: {words}")
+    for plain in ("CC BY 4.0", "Licensed under CC BY 4.0 by Jo"):
+        assert cleared(with_card(folder, b=plain), ALLOWED, {}).licences["B"] == "CC-BY-4.0 AND CC0-1.0"
+    # Where a card has neither a licence nor terms, a picture's own is enough.
+    assert cleared(with_card(folder, b="not stated"), ALLOWED, {}).licences["B"] == "CC0-1.0"
+
+
+@pytest.mark.parametrize("field", ["Exif.Image.Artist", "Iptc.Application2.Credit", "Xmp.photoshop.Credit"])
+def test_a_creator_who_reserves_all_rights_is_heard(folder, field):
+    path = folder / "trainA" / "1.png"
+    kind = field.partition(".")[0].lower()
+    with_exiv2(path, **{kind: {field: "Jo Zed"}})
+    assert cleared(own(folder), ALLOWED, {}).licences["A"] == "CC0-1.0"
+    with_exiv2(path, **{kind: {field: "Jo Zed, all rights reserved"}})
+    assert refused(folder).startswith(f"{path}: its ")
+    assert refused(folder).endswith("says 'Jo Zed, all rights reserved'")
+
+
+def test_pictures_in_no_split_are_audited_too(folder, capsys):
+    (folder / "more" / "trainA").mkdir(parents=True)
+    for name in ("beside.png", "more/trainA/deep.png"):
+        write_image(folder / name, np.zeros((48, 48, 3), np.uint8))
+    audit = audit_folder(folder)
+    assert [file.path for file in audit.splits["elsewhere"]] == audit.unknown()
+    assert [path.name for path in audit.unknown()] == ["beside.png", "deep.png"]
+    status, out, err = call(capsys, "data", "audit", folder, "--require-license", "CC0-1.0")
+    assert status == 2 and "10 pictures" in out and "elsewhere unknown 2" in out
+    assert f"{folder / 'beside.png'}: says nothing of a licence" in err
+    assert cleared(own(folder), ALLOWED, {}).licences["A"] == "CC0-1.0"  # a training does not see them
+
+
+def test_other_pictures_than_a_card_counts_are_told(folder):
+    card = with_card(folder).card
+    counted = card.model_copy(update={"counts": {"trainA": 2, "trainB": 2, "testA": 2, "testB": 2}})
+    assert audit_folder(folder, counted).remark() is audit_folder(folder, card).remark() is None
+    write_image(folder / "trainA" / "2.png", np.zeros((48, 48, 3), np.uint8))
+    audit = audit_folder(folder, counted)
+    assert "not those that the card counts: 3 in trainA instead of 2; " in audit.as_json()["remark"]
+    assert audit.objection(["CC0-1.0"]) is None
+
+
+@pytest.mark.parametrize(
+    "name, why",
+    [
+        ("t1tot2", "side A .* under no licence that is known: not stated"),  # made here
+        ("horse2zebra", "side A .* under no licence that is known: ImageNet terms"),
+        ("noto2twemoji", "side A .* under Apache-2.0, which is not among CC0-1.0"),
+    ],
+)
+def test_a_card_is_asked_before_its_pictures_are_fetched(here, capsys, name, why):
+    command = ("train", name, "--require-license", "CC0-1.0", "--tracker", "none")
+    status, _, err = call(capsys, *command)
+    assert status == 2 and re.search(why, err) and len(err.splitlines()) == 1
+    assert list(here.iterdir()) == []
+    for settings in (TrainSettings(domain=name), TrainSettings(domain=name, data={"root": here})):
+        ask_card(
+            settings.model_copy(update={"require_license": "Apache-2.0" if settings.data.root else None})
+        )
+
+
+def test_of_the_folder_of_a_card_the_remedy_names_the_domain(emoji, tmp_path, monkeypatch):
+    monkeypatch.setenv("CYCLEGAN_DATASETS", str(tmp_path))
+    for split in ("trainA", "trainB"):
+        (tmp_path / "noto2twemoji" / split).mkdir(parents=True)
+        shutil.copy(next((emoji / split).iterdir()), tmp_path / "noto2twemoji" / split)
+    assert "'cyclegan train noto2twemoji' goes by it" in refused(tmp_path / "noto2twemoji")
+    (tmp_path / "noto2twemoji").rename(tmp_path / "mine")
+    assert "there is no card that does; write it into the file" in refused(tmp_path / "mine")
+
+
+def test_of_a_domain_that_is_not_here_the_card_is_told(here, capsys):
+    status, out, err = call(capsys, "data", "audit", "horse2zebra")
+    assert status == 2 and "card A  horses: unknown (ImageNet terms" in out and "twice" not in out
+    assert len(err.splitlines()) == 1 and "'cyclegan data prepare horse2zebra' does it" in err
+
+
+def test_the_command_tells_of_pictures_that_the_card_does_not_count(emoji, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("CYCLEGAN_DATASETS", str(tmp_path))
+    for split in ("trainA", "trainB"):
+        (tmp_path / "noto2twemoji" / split).mkdir(parents=True)
+        shutil.copy(next((emoji / split).iterdir()), tmp_path / "noto2twemoji" / split)
+    status, out, _ = call(capsys, "data", "audit", "noto2twemoji")
+    assert status == 0 and "counts    not those that the card counts: 1 in trainA instead of " in out
+
+
+def test_the_remedy_for_a_bmp_is_another_format(folder):
+    Image.new("RGB", (48, 48)).save(folder / "trainA" / "2.bmp")
+    assert "a BMP has no place for one: save it as PNG or TIFF and write it into the file" in refused(folder)
+
+
+def test_a_style_picture_is_named_without_an_audit_too(folder, tmp_path):
+    domain, path = with_card(folder, a="Apache-2.0", b="not stated"), tmp_path / "painting.png"
+    write_image(path, np.zeros((48, 48, 3), np.uint8))
+    assert cleared(domain, None, {}) is cleared(domain, None, {"A": folder / "trainB/0.png"}) is domain
+    assert cleared(domain, None, {"A": path}).licences == {"A": "unknown", "B": "not stated"}
+    with_exiv2(path, exif={"Exif.Image.Copyright": "CC BY 4.0", "Exif.Image.Artist": "Al"})
+    found = cleared(domain, None, {"A": path})
+    assert found.licences == {"A": "Apache-2.0 AND CC-BY-4.0", "B": "not stated"}
+    assert found.attribution == {"A": "Jo; Al", "B": "Jo"} and found.clearance.required == ()
+    with_exiv2(path, xmp={"Xmp.plus.DataMining": "http://ns.useplus.org/ldf/vocab/DMI-PROHIBITED"})
+    assert cleared(domain, None, {"A": path}).licences["A"] == "unknown"
+
+
+def test_the_report_knows_licences_by_their_identifiers(tiny, folder):
+    """Not only by the word non-commercial."""
+    about = begin_about(folder, with_card(folder, a="CC-BY-NC-4.0", b="not stated"), 1, "no")
+    run = SimpleNamespace(about=about)
+    said = [remark["message"] for remark in _remarks(run)]
+    assert said[0] == "The training images of A are for non-commercial use."
+    assert said[1].startswith("The licence of the training images of B is not known (not stated); ")
+    plain = SimpleNamespace(about=begin_about(folder, with_card(folder, b="CC BY 4.0"), 1, "no"))
+    assert list(_remarks(plain)) == []
+
+
+def test_what_is_required_is_kept_as_spdx_spells_it(tiny, folder):
+    run = train(tiny(data__root=folder, require_license="cc0-1.0, apache-2.0,", steps=1)).run
+    assert "require_license: CC0-1.0,Apache-2.0" in (run.folder / "config.yaml").read_text()

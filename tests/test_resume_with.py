@@ -1,19 +1,23 @@
 """--resume-with: a run that goes on with other settings takes up what still holds, and no more."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 from poison import poison
+from test_rights import ZERO
 from test_rights_packets import packet
 
+from cyclegan.datasets.domain import Domain
 from cyclegan.errors import BadInput
 from cyclegan.training.changes import with_meant
-from cyclegan.training.checkpoint import checkpoints, read_checkpoint
+from cyclegan.training.checkpoint import Progress, checkpoints, read_checkpoint
 from cyclegan.training.loop import Trainer
 from cyclegan.training.perceptual import Perceptual
+from cyclegan.training.pictures import with_earlier
 from cyclegan.training.train import train
 
 
@@ -131,14 +135,7 @@ def test_tags_of_a_tracker_change_nothing_that_is_learned(tiny, here):
 
 def test_pictures_that_a_run_had_before_bind_it(tiny, here, small_domain, photograph):
     """Weights keep what they learned, and say so, whatever pictures are there at the end."""
-    free = here / "free"
-    for side in "AB":
-        for number in range(3):
-            licence = "https://creativecommons.org/publicdomain/zero/1.0/"
-            path = photograph(f"{side}{number}.jpg", size=(48, 48 + number), xmp=licensed(licence))
-            (free / side).mkdir(parents=True, exist_ok=True)
-            path.rename(free / side / path.name)
-    data = {"a": free / "A", "b": free / "B"}
+    data, free = free_pictures(here, photograph), here / "free"
     shared = {"run_dir": here / "run", "resume": "latest"}
     train(tiny(steps=2, run_dir=here / "run"))
     with pytest.raises(
@@ -160,6 +157,70 @@ def test_pictures_that_a_run_had_before_bind_it(tiny, here, small_domain, photog
     train(tiny(steps=3, data=data, **both))
     about = json.loads((here / "both" / "about.json").read_text())
     assert about["licences"]["A"] == "CC-BY-4.0 AND CC0-1.0"
+
+
+def test_licences_of_earlier_pictures_bind_every_later_leg(tiny, here, photograph):
+    """The second resume has the pictures of the first: what was there before those still counts."""
+    free = free_pictures(here, photograph)
+    train(tiny(steps=2, run_dir=here / "run"))
+    shared = {"data": free, "run_dir": here / "run", "resume": "latest"}
+    for steps in (3, 4):
+        config = json.loads(
+            (train(tiny(steps=steps, **shared)).run.generator("G_AB") / "config.json").read_text()
+        )
+        assert config["licences"] == {"A": "unknown", "B": "unknown"}
+        with pytest.raises(BadInput, match="require_license: before, .* pictures of A under unknown"):
+            train(tiny(steps=5, require_license="CC0-1.0", **shared))
+    # Pictures that were there all the time are looked at now, whether or not anybody asked before.
+    train(tiny(steps=2, data=free, run_dir=here / "same"))
+    run = train(tiny(steps=3, require_license="CC0-1.0", **{**shared, "run_dir": here / "same"})).run
+    assert json.loads((run.folder / "about.json").read_text())["licences"] == {"A": "CC0-1.0", "B": "CC0-1.0"}
+
+
+def test_checkpoints_that_do_not_tell_earlier_pictures_are_taken_at_their_strictest(tmp_path):
+    rights = {"licences": {"A": "CC-BY-4.0", "B": "unknown"}, "attribution": {"A": "Jo"}}
+    now = {"A": (1, "a"), "B": (1, "b")}
+    domain = Domain("x", [], [], [], [])
+    old = Progress(pictures=now, rights=rights)
+    assert with_earlier(domain, old, now, None).earlier_licences == rights["licences"]
+    known = replace(old, earlier={"licences": {"A": "MIT"}, "attribution": {}})
+    assert with_earlier(domain, known, now, "MIT").earlier_licences == {"A": "MIT"}
+    other = with_earlier(domain, known, {**now, "styleA": (1, "s")}, None)
+    assert (other.earlier_licences, other.earlier_attribution) == ({"A": "CC-BY-4.0"}, {"A": "Jo"})
+    with pytest.raises(BadInput, match="of B under CC0-1.0 for some"):
+        some = {"licences": {"B": "CC0-1.0 for some"}, "attribution": {}}
+        with_earlier(domain, replace(old, earlier=some), now, "CC0-1.0")
+
+
+def test_a_style_picture_stays_in_the_weights(tiny, here, photograph):
+    """One whose rights are reserved binds after another has come in its place."""
+    free = free_pictures(here, photograph)
+    reserved = packet("<dc:rights>© Jo, all rights reserved</dc:rights><dc:creator>Jo</dc:creator>")
+    photograph("reserved.jpg", size=(64, 64), xmp=reserved)
+    photograph("free.jpg", size=(64, 64), xmp=licensed(ZERO))
+    style = {"lambda_style": 1.0, "style_picture_b": Path("reserved.jpg"), "style_layers": ["relu1_1"]}
+    run = train(tiny(steps=2, data=free, run_dir=here / "run", losses=style)).run
+    config = json.loads((run.generator("G_AB") / "config.json").read_text())
+    assert config["licences"]["B"] == "unknown" and config["attribution"]["B"] == "Jo"
+    meant = {"resume": "latest", "resume_with": ("losses.style_picture_b=free.jpg",)}
+    shared = {"data": free, "run_dir": here / "run", "losses": style}
+    for steps in (3, 4):
+        with pytest.raises(BadInput, match="before, the run learned from pictures of B under unknown"):
+            train(tiny(steps=steps, require_license="CC0-1.0", **meant, **shared))
+        run = train(tiny(steps=steps, **meant, **shared)).run
+        about = json.loads((run.folder / "about.json").read_text())
+        assert about["licences"]["B"] == "unknown" and "Jo" in about["attribution"]["B"]
+    assert "another picture for the style of B" in (run.folder / "warnings.jsonl").read_text()
+
+
+def free_pictures(here, photograph):
+    """Folders of pictures that say that they are under CC0."""
+    for side in "AB":
+        (here / "free" / side).mkdir(parents=True, exist_ok=True)
+        for number in range(3):
+            path = photograph(f"{side}{number}.jpg", size=(48, 48 + number), xmp=licensed(ZERO))
+            path.rename(here / "free" / side / path.name)
+    return {"a": here / "free" / "A", "b": here / "free" / "B"}
 
 
 def licensed(address):

@@ -262,6 +262,20 @@ def test_tags_of_a_tiff(order):
     assert strange == ("its XMP cannot be read (tag 700 is of an unknown type)",)
 
 
+@pytest.mark.parametrize("order", ["utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("padding", ["", " \n", "\n\0"])
+def test_xmp_in_utf16_is_read_whole(order, padding):
+    forbids = FORBIDS.decode()
+    assert says(jpeg(segment(XMP_MARK + (forbids + padding).encode(order)))) == [FORBIDDEN]
+    declared = f'<?xml version="1.0" encoding="UTF-16"?>{forbids}{padding}'.encode(order)
+    assert says(jpeg(segment(XMP_MARK + declared))) == [FORBIDDEN]
+    entities = f'<!DOCTYPE a [<!ENTITY b "c">]>{forbids}'.encode(order)
+    (fault,) = rights_of(jpeg(segment(XMP_MARK + entities))).unread
+    assert fault == "its XMP declares entities, which XMP does not have"
+    (fault,) = rights_of(jpeg(segment(XMP_MARK + forbids.encode(order)[:-60]))).unread
+    assert fault.startswith("its XMP cannot be read (")
+
+
 def test_text_in_utf8_of_exif_3_is_read_and_what_is_no_text_is_told(tmp_path):
     """EXIF 3.0 §4.6.2: type 129."""
     block = directory((315, 129, "Jané\0".encode()), (33432, 129, "© 日本\0".encode()))

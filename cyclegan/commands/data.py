@@ -44,22 +44,21 @@ def data(args: list[str]) -> int:
 def _audit(name: str | None, required: str | None, as_json: bool) -> int:
     if name is None:
         raise BadInput("audit: name a DOMAIN ('cyclegan data list' shows them) or a FOLDER")
-    from cyclegan.datasets.audit import audit_folder
+    from cyclegan.datasets.audit import Audit, audit_folder, domain_at, sources_of
     from cyclegan.datasets.cards import domain_folder, list_cards, load_card
     from cyclegan.datasets.licences import allowed_list
     from cyclegan.datasets.prepare import is_prepared
 
     allowed = None if required is None else allowed_list(required.split(","))
     # A domain's own folder is audited as the domain: its card knows more than its files do.
-    folders = {domain: domain_folder(domain) for domain in list_cards()}
-    given = Path(name).resolve()
-    here = (domain for domain, folder in folders.items() if given == folder.resolve())
-    domain = name if name in folders else next(here, None)
+    domain = name if name in list_cards() else domain_at(Path(name))
     if domain is not None:
-        folder = folders[domain]
+        folder, card = domain_folder(domain), load_card(domain)
         if not is_prepared(folder):
+            if not as_json:
+                print("\n".join(map(shown, _of_card(Audit(domain, sources_of(card), {})))))
             raise BadInput(f"{folder}: is not prepared; 'cyclegan data prepare {domain}' does it")
-        audit = audit_folder(folder, load_card(domain), domain)
+        audit = audit_folder(folder, card, domain)
     else:
         audit = audit_folder(Path(name))
     objection = None if allowed is None else audit.objection(allowed)
@@ -75,15 +74,9 @@ def _audit(name: str | None, required: str | None, as_json: bool) -> int:
 def _told(audit: "Audit") -> Iterator[str]:
     """The audit as lines of text."""
     yield f"{audit.name}: {sum(map(len, audit.splits.values())):,} pictures"
-    # Whom both sides come from is told once.
-    sides: dict[str, list[str]] = {}
-    for source in audit.sources:
-        known = source.licence or f"unknown ({source.stated})"
-        words = f"{source.title}: {known}; by {source.attribution}; {source.url}"
-        sides.setdefault(words, []).append(source.side)
-    yield from (f"  card {'+'.join(letters)}  {words}" for words, letters in sides.items())
-    if not audit.sources:
-        yield "  card      none"
+    yield from _of_card(audit)
+    if remark := audit.remark():
+        yield f"  counts    {remark} ('cyclegan data verify {audit.name}' decodes all)"
     for split, counts in audit.counts().items():
         licences = ", ".join(f"{licence} {count}" for licence, count in counts.most_common())
         yield f"  {split or 'pictures':<9} {licences or 'none'}"
@@ -94,6 +87,18 @@ def _told(audit: "Audit") -> Iterator[str]:
     yield from _listed("refused", [f"{path}: {said.where}: {said.text}" for path, said in audit.refusals()])
     yield from _listed("unread", [f"{path}: {reason}" for path, reason in audit.unread()])
     yield from _listed("twice", [" = ".join(map(str, group)) for group in audit.duplicates()])
+
+
+def _of_card(audit: "Audit") -> Iterator[str]:
+    # Whom both sides come from is told once.
+    sides: dict[str, list[str]] = {}
+    for source in audit.sources:
+        known = source.licence or f"unknown ({source.stated})"
+        words = f"{source.title}: {known}; by {source.attribution}; {source.url}"
+        sides.setdefault(words, []).append(source.side)
+    yield from (f"  card {'+'.join(letters)}  {words}" for words, letters in sides.items())
+    if not audit.sources:
+        yield "  card      none"
 
 
 def _listed(what: str, entries: list[str]) -> Iterator[str]:

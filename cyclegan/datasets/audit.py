@@ -2,20 +2,17 @@
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import chain
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
-from cyclegan.datasets.cards import SPLITS, Card, MadeSource
-from cyclegan.datasets.domain import Clearance, Domain
+from cyclegan.datasets.cards import SPLITS, Card, MadeSource, domain_folder, list_cards
 from cyclegan.datasets.licences import (
     UNKNOWN,
-    allowed_list,
     expression,
     is_allowed,
     joined,
@@ -23,14 +20,17 @@ from cyclegan.datasets.licences import (
     licence_of,
     names_terms,
     reserves_all,
+    stated_licence,
 )
 from cyclegan.errors import BadInput
-from cyclegan.images import BadImage, list_images, read_image
+from cyclegan.images import SUFFIXES, BadImage, list_images, read_image, walk
 from cyclegan.metadata.rights import Rights, Statement, rights_of
 
 STYLE = "style"
+ELSEWHERE = "elsewhere"  # in a domain's folder, and in no split
 _NAMED = 10  # files in one line
-_ON_USE = ("licence", "notice", "terms")  # kinds of statements that may grant or forbid something
+_ON_USE = ("licence", "notice", "terms", "creator")  # kinds of statements that may forbid something
+_NAMES = ("CC0-1.0", "CC-PDM-1.0")  # "CC0 Stock" is somebody's name, and gives nothing away
 _THREADS = 4  # decoding lets go of Python's lock
 
 
@@ -45,6 +45,15 @@ class Source:
     attribution: str
     url: str
 
+    @property
+    def limits(self) -> bool:
+        """Whether it is no licence but terms, beside which a licence in a picture does not count."""
+        return self.licence is None and (names_terms(self.stated) or reserves_all(self.stated))
+
+    @property
+    def unclear(self) -> str:
+        return f"side {self.side} ({self.title}) is under no licence that is known: {self.stated}"
+
 
 @dataclass(frozen=True)
 class File:
@@ -57,15 +66,16 @@ class File:
     @cached_property
     def licence(self) -> str | None:
         """What the file itself names, all of it together; None if it names nothing."""
-        found = []
+        found = set()
         for said in self.rights.statements:
             if said.kind in _ON_USE:
-                found.append((licence_of if said.kind == "licence" else licence_in)(said.text))
-        return joined(sorted({licence for licence in found if licence})) or None
+                licence = (licence_of if said.kind == "licence" else licence_in)(said.text)
+                found |= {licence} - {None, *(_NAMES if said.kind == "creator" else ())}
+        return joined(sorted(found)) or None
 
     @cached_property
     def unclear(self) -> Statement | None:
-        """Terms, in a field for licences or a notice, that are no licence that is known, or limit one.
+        """Terms, for licences, in a notice or beside a name, that are no licence that is known, or limit one.
 
         Nobody knows then what is allowed. The address of a page on the rights may stand beside a licence that
         is named.
@@ -79,7 +89,7 @@ class File:
             elif expression(said.text) is None and names_terms(said.text):
                 return said
         for said in self.rights.statements:
-            if said.kind in ("notice", "terms") and names_terms(said.text):
+            if said.kind in ("notice", "terms", "creator") and names_terms(said.text):
                 return said
         return None
 
@@ -105,13 +115,14 @@ class File:
 class Audit:
     """All that is known of pictures.
 
-    ``splits`` are named as a domain's, "" of a bare folder; styleA and styleB, of which no card says
-    anything, are pictures that a training only takes the style from.
+    ``splits`` are named as a domain's, "" of a bare folder. No card says anything of "elsewhere", nor of
+    styleA and styleB, pictures that a training only takes the style from. ``expected`` are a card's counts.
     """
 
     name: str
     sources: tuple[Source, ...]
     splits: Mapping[str, Sequence[File]]
+    expected: Mapping[str, int] = field(default_factory=dict)
 
     def stated(self, split: str) -> str | None:
         """The licence that the card gives to a split's side; None without one, or if it is in words."""
@@ -127,7 +138,7 @@ class Audit:
 
     def licence(self, split: str, file: File) -> str | None:
         """Of one picture: the card's and its own, both of which hold; None where one of them is not known."""
-        if file.unclear is not None:
+        if file.unclear is not None or any(source.limits for source in self._sources(split)):
             return None
         return joined(filter(None, (self.stated(split), file.licence))) or None
 
@@ -140,6 +151,8 @@ class Audit:
         for source in self.sources:
             if source.licence is not None and not is_allowed(source.licence, allowed):
                 return f"side {source.side} ({source.title}) is under {source.licence}, {_not_in(allowed)}"
+            if source.limits:
+                return source.unclear
         for split, file in self._all():
             if reason := self._reason(split, file, allowed):
                 return reason
@@ -163,13 +176,23 @@ class Audit:
         if licence is None:
             stated = next((source for source in self._sources(split) if source.licence is None), None)
             if stated is not None:
-                where = f"side {stated.side} ({stated.title})"
-                return f"{where} is under no licence that is known: {stated.stated}"
-            said = "says nothing of a licence, and there is no card that does"
-            return f"{file.path}: {said}; {_remedy(allowed)}"
+                return stated.unclear
+            domain = None if self.sources or split not in SPLITS else domain_at(file.path.parent.parent)
+            remedy = f"{_remedy(file.path, domain)}; allowed: {_list(allowed)}"
+            return f"{file.path}: says nothing of a licence, and {remedy}"
         if not is_allowed(licence, allowed):
             return f"{file.path}: is under {licence}, {_not_in(allowed)}"
         return None
+
+    def remark(self) -> str | None:
+        """One line where there are other pictures than the card counts, None else."""
+        there = {split: len(self.splits.get(split, ())) for split in self.expected}
+        differ = [f"{there[s]:,} in {s} instead of {n:,}" for s, n in self.expected.items() if there[s] != n]
+        if not differ:
+            return None
+        return (
+            f"not those that the card counts: {', '.join(differ)}; what it says may not hold for all of them"
+        )
 
     def licences(self) -> dict[str, str]:
         """What each side is under, in one expression; words where the card has them and the files nothing."""
@@ -235,6 +258,7 @@ class Audit:
             "name": self.name,
             "sources": [vars(source) for source in self.sources],
             "images": {split: len(files) for split, files in self.splits.items()},
+            "remark": self.remark(),
             "licences": {split: dict(count) for split, count in self.counts().items()},
             "holders": dict(self.holders()),
             "unknown": [str(path) for path in self.unknown()],
@@ -250,54 +274,24 @@ class Audit:
 
 
 def _not_in(allowed: Sequence[str]) -> str:
-    return f"which is not among {', '.join(allowed)}"
+    return f"which is not among {_list(allowed)}"
 
 
-def _remedy(allowed: Sequence[str]) -> str:
-    return (
-        f"write it into the file (exiftool -XMP-cc:License=ADDRESS), or leave it out; allowed: "
-        f"{', '.join(allowed)}"
-    )
+def _list(allowed: Sequence[str]) -> str:
+    return ", ".join(allowed)
 
 
-def cleared(domain: Domain, required: str, styles: Mapping[str, Path]) -> Domain:
-    """The domain with what an audit found, if all of it, the held-out images too, is so licensed.
-
-    Args:
-        required: SPDX identifiers, comma-separated, one of which each picture must be under.
-        styles: by side a picture, of the domain's own or another, that the training takes the style from.
-
-    Raises:
-        BadInput: names the side or the first file that is not, or an identifier that is none.
-    """
-    allowed = allowed_list(required.split(","))
-    # What the card says is known before any picture is read.
-    objection = Audit(domain.name, sources_of(domain.card), {}).objection(allowed)
-    own = {path.resolve() for path in chain(domain.train_a, domain.train_b, domain.test_a, domain.test_b)}
-    strange = {side: path for side, path in styles.items() if path.resolve() not in own}
-    audit = audit_domain(domain, strange) if objection is None else None
-    if audit is not None:
-        # The training itself refuses files that cannot be decoded, or leaves them out with --data.skip-bad.
-        objection = audit.objection(allowed, skip_bad=True)
-    if audit is None or objection is not None:
-        raise BadInput(f"require_license: {objection}")
-    return replace(domain, clearance=Clearance(allowed, audit.licences(), audit.attribution()))
-
-
-def audit_domain(domain: Domain, styles: Mapping[str, Path]) -> Audit:
-    """Of a run's pictures, those held out among them, and those that only lend their style."""
-    paths = {
-        "trainA": domain.train_a,
-        "trainB": domain.train_b,
-        "testA": domain.test_a,
-        "testB": domain.test_b,
-        **{f"{STYLE}{side}": [path] for side, path in styles.items()},
-    }
-    return Audit(domain.name, sources_of(domain.card), _read(paths))
+def _remedy(path: Path, domain: str | None) -> str:
+    if domain is not None:
+        return f"a folder is taken without its card; 'cyclegan train {domain}' goes by it"
+    write = "write it into the file (exiftool -XMP-cc:License=ADDRESS)"
+    if path.suffix.lower() == ".bmp":
+        write = f"a BMP has no place for one: save it as PNG or TIFF and {write}"
+    return f"there is no card that does; {write}, or leave it out"
 
 
 def audit_folder(folder: Path, card: Card | None = None, name: str | None = None) -> Audit:
-    """Of all pictures under a folder, split as a domain's are if it is laid out so.
+    """Of all pictures under a folder, split as a domain's are if it is laid out so, or "elsewhere" in it.
 
     Raises:
         BadInput: no such folder, or no pictures in it.
@@ -306,9 +300,25 @@ def audit_folder(folder: Path, card: Card | None = None, name: str | None = None
         raise BadInput(f"{folder}: no such domain or folder ('cyclegan data list' shows the domains)")
     splits = [split for split in SPLITS if (folder / split).is_dir()]
     paths = {split: list_images(folder / split) for split in splits} or {"": list_images(folder)}
+    if splits and (others := list(_outside(folder, splits))):
+        paths[ELSEWHERE] = others
     if not any(paths.values()):
         raise BadInput(f"{folder}: has no JPEG, PNG, WebP, TIFF or BMP images")
-    return Audit(name or str(folder), sources_of(card), _read(paths))
+    return Audit(
+        name or str(folder), sources_of(card), read_files(paths), {} if card is None else card.counts
+    )
+
+
+def _outside(folder: Path, splits: Sequence[str]) -> Iterator[Path]:
+    for name in sorted(walk(folder)):
+        if name.lower().endswith(SUFFIXES) and name.partition("/")[0] not in splits:
+            yield folder / name
+
+
+def domain_at(folder: Path) -> str | None:
+    """The domain of a card whose prepared folder it is, if there is one."""
+    given = folder.resolve()
+    return next((domain for domain in list_cards() if domain_folder(domain).resolve() == given), None)
 
 
 def sources_of(card: Card | None) -> tuple[Source, ...]:
@@ -321,12 +331,13 @@ def sources_of(card: Card | None) -> tuple[Source, ...]:
     else:
         entries = list(sides)
     return tuple(
-        Source(side, entry.title, entry.licence, licence_of(entry.licence), entry.attribution, entry.url)
+        Source(side, entry.title, entry.licence, stated_licence(entry.licence), entry.attribution, entry.url)
         for side, entry in entries
     )
 
 
-def _read(paths: Mapping[str, Sequence[Path]]) -> dict[str, list[File]]:
+def read_files(paths: Mapping[str, Sequence[Path]]) -> dict[str, list[File]]:
+    """What the files of each split say."""
     with ThreadPoolExecutor(_THREADS) as pool:
         return {split: list(pool.map(_file, files)) for split, files in paths.items()}
 

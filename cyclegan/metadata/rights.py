@@ -54,6 +54,7 @@ _NAMESPACES = {
     "http://ns.adobe.com/photoshop/1.0/": "photoshop",
     "http://ns.useplus.org/ldf/xmp/1.0/": "plus",
 }
+_DECLARATIONS = ("<!DOCTYPE", "<!ENTITY")
 _REMOTE = "dcterms:provenance"  # C2PA: the address of a manifest that is not in the file
 _EXIF: dict[int, tuple[str, Kind]] = {33432: ("Copyright", "notice"), 315: ("Artist", "creator")}
 _EXIF_TEXT = (1, 2, 6, 7, 129)  # types of one byte each; text is of type 2, since EXIF 3.0 also of 129
@@ -118,14 +119,14 @@ def rights_of(data: bytes) -> Rights:
 
 
 def _xmp(packet: bytes, unread: list[str]) -> Iterator[Statement]:
-    packet = packet.strip(b"\0 \r\n\t")
-    if not packet:
-        return
-    if b"<!DOCTYPE" in packet or b"<!ENTITY" in packet:
-        unread.append("its XMP declares entities, which XMP does not have")
-        return
     try:
-        root = ET.fromstring(packet)
+        xml = _xml(packet)
+        if not xml:
+            return
+        if any((word if isinstance(xml, str) else word.encode()) in xml for word in _DECLARATIONS):
+            unread.append("its XMP declares entities, which XMP does not have")
+            return
+        root = ET.fromstring(xml)
     except (ET.ParseError, ValueError, LookupError, RecursionError) as error:
         unread.append(f"its XMP cannot be read ({error})")
         return
@@ -140,6 +141,19 @@ def _xmp(packet: bytes, unread: list[str]) -> Iterator[Statement]:
                 addresses = [value.strip() for value in values if value.strip()]
                 # One that begins with "self#" leads to the manifest in the file.
                 unread += [f"its C2PA manifest at {a} is not fetched" for a in addresses if a[:5] != "self#"]
+
+
+def _xml(packet: bytes) -> str | bytes:
+    """A packet without its padding, as text if it is UTF-16, of which a byte alone is no letter.
+
+    Raises:
+        UnicodeDecodeError: it begins as UTF-16 and is none.
+    """
+    packet = packet.lstrip(b" \r\n\t")
+    for order, begins in {"utf-16-le": (b"\xff\xfe", b"<\0"), "utf-16-be": (b"\xfe\xff", b"\0<")}.items():
+        if packet.startswith(begins):
+            return packet[: len(packet) & ~1].decode(order).strip("\ufeff\0 \r\n\t")
+    return packet.strip(b"\0 \r\n\t")
 
 
 def _usual(key: str) -> str:

@@ -34,6 +34,7 @@ class Progress:
     tracker_id: str | None = None
     pictures: dict[str, tuple[int, str]] | None = None  # as pictures.py has them
     rights: dict[str, dict[str, str]] | None = None  # licences and attribution of all that were learned from
+    earlier: dict[str, dict[str, str]] | None = None  # the part of it that is of pictures of before these
 
 
 class Damaged(Exception):

@@ -15,7 +15,7 @@ from accelerate.utils import InitProcessGroupKwargs
 from torch import Tensor
 
 from cyclegan.config import TrainSettings
-from cyclegan.datasets.audit import cleared
+from cyclegan.datasets.clearing import ask_card, cleared, spelled
 from cyclegan.datasets.domain import Domain, open_domain
 from cyclegan.datasets.duplicates import describe, of_domain
 from cyclegan.datasets.unpaired import PositionSampler, UnpairedImages, loader, on_device, open_stores
@@ -38,7 +38,7 @@ from cyclegan.training.keeping import Keeper
 from cyclegan.training.launch import note_launch
 from cyclegan.training.meter import Meter
 from cyclegan.training.outcome import Result, TrainingFailed, TrainingStopped
-from cyclegan.training.pictures import Pictures, changed, pictures_of, rights_of, with_earlier
+from cyclegan.training.pictures import Pictures, changed, note, pictures_of, with_earlier
 from cyclegan.training.precision import resolve_precision, set_up_cuda
 from cyclegan.training.record import Record
 from cyclegan.training.recovery import Recovery
@@ -59,7 +59,7 @@ class Trainer:
 
     def __init__(self, settings: TrainSettings, claim: Claim | None = None) -> None:
         self.claim = claim or Claim()
-        self.settings = settings = with_meant(settings)
+        self.settings = settings = spelled(with_meant(settings))
         check_trackers(settings.trackers)
         precision = resolve_precision(settings.precision)
         # Told that there is no GPU, accelerate joins torchrun's processes over gloo; else it does not.
@@ -110,10 +110,11 @@ class Trainer:
     def _open_data(self) -> tuple[Domain, UnpairedImages]:
         """One process of a machine fetches and decodes to disk; the others find it done."""
         with self.accelerator.local_main_process_first():
+            ask_card(self.settings)
             domain = open_domain(self.settings)
-        if (required := self.settings.require_license) is not None:
-            styles = self.settings.losses.style_pictures
-            domain = decided_by_main(self.accelerator, lambda: cleared(domain, required, styles))
+        named = self.settings.require_license, self.settings.losses.style_pictures
+        if any(named):
+            domain = decided_by_main(self.accelerator, lambda: cleared(domain, *named))
         with self.accelerator.local_main_process_first():
             stores = open_stores(domain, self.settings, shared=self.accelerator.num_processes > 1)
             return domain, UnpairedImages(*stores, self.settings)
@@ -187,7 +188,7 @@ class Trainer:
 
     def _put_back(self, checkpoint: Path) -> Progress:
         progress, _ = self._restore(checkpoint, lambda said: None)  # it was said when the run went on
-        progress.pictures, progress.rights = self.progress.pictures, self.progress.rights
+        note(progress, self._pictures, self.domain)
         self._learn_styles()
         self.judging.rewind(progress.step)
         return progress
@@ -203,7 +204,7 @@ class Trainer:
 
     @functools.cached_property
     def _pictures(self) -> Pictures:
-        return pictures_of({side: store.paths for side, store in self.dataset.stores.items()})
+        return pictures_of(self.dataset.stores, self.settings.losses.style_pictures)
 
     def _begin(self) -> None:
         run, settings = self.run, self.settings
@@ -231,11 +232,9 @@ class Trainer:
                 self._warn("Twins", shown(describe(twins)))
             if words := changed(self.progress.pictures, self._pictures):
                 self._warn("Pictures", words)
-            self.progress.pictures, self.progress.rights = self._pictures, rights_of(self.domain)
-        if settings.gradient_accumulation > 1 and settings.has_batch_norm:
-            self.bar.say("norm batch takes its statistics of each part of gradient_accumulation by itself")
-        for setting, why in settings.idle.items():
-            self.bar.say(f"{setting} has no part in this run: {why}")
+            note(self.progress, self._pictures, self.domain)
+        for remark in settings.remarks:
+            self.bar.say(remark)
         self.bar.say(
             f"{self.domain.name}: {len(stores['A'])} images of A, {len(stores['B'])} of B, "
             f"{settings.size} px, batch {settings.batch_size}, {_precision_words(self.accelerator)} on "

@@ -15,6 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from cyclegan import __version__
 from cyclegan.datasets.cards import describe_source
+from cyclegan.datasets.licences import UNKNOWN, is_noncommercial, stated_licence
 from cyclegan.files import replace_file
 from cyclegan.reporting.report.curves import chart_data
 from cyclegan.reporting.report.figures import curves, newest, shown
@@ -183,11 +184,12 @@ def _remarks(run: RunFolder) -> Iterator[dict[str, Any]]:
         yield {"step": None, "message": "No pictures were held out on both sides: some of the pictures shown "
                "are training images, and look better than new ones will."}  # fmt: skip
     for side, licence in about.licences.items():
-        if licence == "unknown":
-            yield {"step": None, "message": f"The licence of the training images of {side} is not known; "
-                   "make sure that you may use what is made from them."}  # fmt: skip
-        elif "non-commercial" in licence.lower():
+        if is_noncommercial(licence):
             yield {"step": None, "message": f"The training images of {side} are for non-commercial use."}
+        elif stated_licence(licence) is None:
+            said = "not known" if licence == UNKNOWN else f"not known ({licence})"
+            yield {"step": None, "message": f"The licence of the training images of {side} is {said}; "
+                   "make sure that you may use what is made from them."}  # fmt: skip
 
 
 def _time(iso: str | datetime.datetime) -> str:
