@@ -357,7 +357,9 @@ def test_a_run_of_one_direction_leaves_what_others_leave(one_way, tiny, here):
     assert list(found.grids) == ["AtoB"] and "AtoB: figures on 4" in tables(found.facts)[2][0]
     with pytest.raises(BadInput, match="G_BA: no such folder"):
         compare_runs([run, both], None, "BtoA", best=False, images=4, count=2)
-    with pytest.raises(BadInput, match="its F is another network than the settings name; go on without another method, or"):
+    with pytest.raises(
+        BadInput, match="its F is another network than the settings name; go on without another method, or"
+    ):
         train(tiny(resume=str(both), steps=4, method="cut", resume_with=("method=cut",)))
 
 

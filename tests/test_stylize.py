@@ -117,6 +117,11 @@ def test_memory_is_saved_from_the_size_on_that_needs_it(vgg, cat, cells, monkeyp
         content = cat[None, :, :side, :side]
         Objective(vgg, content, [(cells.image[None], cells)], Optimization())(content)
         assert spied[-1] is saved
+    # The look at a style picture is by its own size, not the content's.
+    spied.clear()
+    images = (cells.image[None, :, :32, :32], cells.image[None])
+    Objective(vgg, cat[None, :, :56, :56], [(image, cells) for image in images], Optimization())
+    assert spied[-2:] == [False, True]
 
 
 # --- the optimization

@@ -147,7 +147,8 @@ def test_a_start_by_the_fast_network_is_named_and_recorded(pictures, monkeypatch
     model = onnx.load(model_file("arbitrary_transform"))
     model.doc_string = "another release"
     onnx.save(model, other)
-    monkeypatch.setattr("cyclegan.stylization.stylizer.model_file", lambda name: pictures / f"{name}.onnx")
+    others = {"arbitrary_transform": other, "arbitrary_predict": model_file("arbitrary_predict")}
+    monkeypatch.setattr("cyclegan.stylization.stylizer.model_file", others.__getitem__)
     with pytest.raises(BadInput, match="other settings"):
         stylize(words)
 

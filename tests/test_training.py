@@ -193,7 +193,9 @@ def test_another_network_cannot_go_on(tiny, here):
     train(tiny(run_dir=here / "run"))
     with pytest.raises(BadInput, match=r"^generator\.filters: the checkpoint was made with 8, not 4"):
         train(tiny(resume=str(here / "run"), steps=6, generator__filters=4))
-    with pytest.raises(BadInput, match="its G_AB is another network .* go on without another generator.filters, or"):
+    with pytest.raises(
+        BadInput, match="its G_AB is another network .* go on without another generator.filters, or"
+    ):
         train(tiny(resume=str(here / "run"), steps=6, resume_with=("generator.filters=4",)))
 
 

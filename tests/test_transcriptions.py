@@ -98,7 +98,6 @@ def test_self_attention_keeps_no_map_of_all_pairs(layout):
     assert 0 < max(event.self_cpu_memory_usage for event in seen.events()) < pairs / 8
 
 
-
 @pytest.mark.parametrize(
     "kind", [kind for kind, (_, more) in {**ZOO, **JUDGES}.items() if "attention" in more]
 )

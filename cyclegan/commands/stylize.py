@@ -1,7 +1,9 @@
 """cyclegan stylize."""
 
+import functools
+import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from itertools import chain
 from pathlib import Path
@@ -11,6 +13,7 @@ import tyro
 
 from cyclegan.arguments import parse
 from cyclegan.commands.translate import carry_out, signer_of
+from cyclegan.datasets.fetch import sha256_of
 from cyclegan.errors import BadInput
 from cyclegan.stylization import Optimization, Progress, Style, fast_network, read_styles
 from cyclegan.stylization.stylizer import (
@@ -21,6 +24,7 @@ from cyclegan.stylization.stylizer import (
     Stylizer,
     facts,
     networks_of,
+    other_digests,
     style_digests,
     weights_digest,
 )
@@ -133,7 +137,8 @@ def stylize(args: list[str]) -> int:
             masks: for each style picture one that is white where in the content it goes
             style_masks: for each style picture one that is white where its look is taken from (optimize)
             strength: 0 to 1, from the content's own style to that of the picture (fast)
-            preview: a file that shows the picture at work, every EVERY steps
+            preview: a file that shows the picture at work, every EVERY steps; one that is there is replaced
+                if it is an earlier preview of this picture, any other with --overwrite
             every: steps from one line of progress, and one preview, to the next
             format: of the outputs; default is each picture's own
             quality: of JPEG and WebP, 1 to 100
@@ -182,6 +187,8 @@ def _stylize(content: Path, target: Path, asked: _Asked, options: FolderOptions,
 
     share = Share.of_environment()
     planned = plan(content, target, options.format)
+    sources = (*asked.pictures, *asked.masks, *asked.style_masks)
+    _refuse_to_destroy(sources, (output for _, output in planned))
     for option, given, does in (
         ("--masks", asked.masks, "belong to"),
         ("--preview", asked.preview, "shows"),
@@ -189,18 +196,73 @@ def _stylize(content: Path, target: Path, asked: _Asked, options: FolderOptions,
         if given and len(planned) > 1:
             raise BadInput(f"{option}: {does} one picture, and {content} has {len(planned)}")
     if asked.preview is not None:
-        given = {*asked.pictures, *asked.masks, *asked.style_masks, *chain.from_iterable(planned)}
-        if asked.preview.resolve() in {path.resolve() for path in given}:
-            raise BadInput(
-                f"--preview: {asked.preview} is one of the pictures given, or the result; name another file"
-            )
+        _check_preview(asked.preview, sources, *planned[0], options.overwrite)
     styles = read_styles(asked.pictures, asked.weights, asked.masks, asked.style_masks)
-    translator = _translator(asked, styles, share.device(), len(planned), options.label)
+    translator = _translator(asked, styles, share.device(), planned, options.label)
     return carry_out(FolderTranslation(translator, planned, options, share), target, as_json, "stylize")
 
 
+def _refuse_to_destroy(sources: Sequence[Path], outputs: Iterable[Path]) -> None:
+    """No output may be a picture that is read for its style, or a mask.
+
+    Raises:
+        BadInput: names the first.
+    """
+    # By what the system says of the files, for one may be named in two ways.
+    read = {where: source for source in sources if (where := _place(source)) is not None}
+    for output in outputs:
+        where = _place(output)
+        if where in read:
+            raise BadInput(
+                f"{output}: would be overwritten, and is read for the style ({read[where]}); "
+                "name another output"
+            )
+
+
+def _place(path: Path) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)  # noqa: PTH116 - a hundred thousand times
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _check_preview(
+    preview: Path, sources: Sequence[Path], content: Path, output: Path, overwrite: bool
+) -> None:
+    """It may lie where nothing is, and where an earlier one of the same picture is.
+
+    Raises:
+        BadInput: something else would be overwritten, or it is named as no picture.
+    """
+    if preview.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
+        raise BadInput(f"--preview: {preview} is not named as a .png, .jpg or .webp file")
+    if preview.resolve() in {path.resolve() for path in (*sources, content, output)}:
+        raise BadInput(f"--preview: {preview} is one of the pictures given, or the result; name another file")
+    if preview.exists() and not overwrite and not _is_preview_of(content, preview):
+        raise BadInput(
+            f"--preview: {preview} exists, and is no preview of {content}; name another file, or replace it "
+            "with --overwrite"
+        )
+
+
+def _is_preview_of(content: Path, path: Path) -> bool:
+    from cyclegan.images import BadImage, read_metadata
+    from cyclegan.translation.provenance import read_label
+
+    try:
+        label = read_label(read_metadata(path).xmp) or {}
+        return label.get("input_sha256") == sha256_of(content) and "step" in label.get("settings", {})
+    except (BadImage, OSError, ValueError):
+        return False
+
+
 def _translator(
-    asked: _Asked, styles: Sequence[Style], device: "torch.device", pictures: int, labelled: bool
+    asked: _Asked,
+    styles: Sequence[Style],
+    device: "torch.device",
+    planned: Sequence[tuple[Path, Path]],
+    labelled: bool,
 ) -> "Translator":
     """What carries a stylization through the same files, labels and records as a translation."""
     from cyclegan.translation import Translator
@@ -213,10 +275,9 @@ def _translator(
     licences = dict(chain.from_iterable(LICENCES[each].items() for each in used))
     label = Label.of_stylization(system, digest, licences, style_digests(styles))
     if method == "optimize":
-        backend = Stylizer(styles, options, device, _Reporter(asked, label if labelled else None, pictures))
+        reporter = _Reporter(asked, label if labelled else None, planned)
+        backend = Stylizer(styles, options, device, reporter)
         choices = options.record()
-        if "fast" in used:
-            choices["fast_sha256"] = weights_digest("fast")
     else:
         network = fast_network(styles, asked.strength, options.keep_colours, options.size)
         # Tiles begin at multiples; the network itself takes pictures of any size.
@@ -227,18 +288,22 @@ def _translator(
             "size": options.size,
             "keep_colours": options.keep_colours,
         }
-    record = facts(method, styles, choices)
+    record = facts(method, styles, {**choices, **other_digests(method, options)})
     return Translator(backend, Images(), label=label, tiling=asked.tiling, facts=record)
 
 
 class _Reporter:
     """Lines of progress on standard error, and the preview."""
 
-    def __init__(self, asked: _Asked, label: "Label | None", pictures: int) -> None:
+    def __init__(self, asked: _Asked, label: "Label | None", planned: Sequence[tuple[Path, Path]]) -> None:
         self.every, self.preview, self.label = asked.every, asked.preview, label
-        self.pictures, self.begun = pictures, 0
-        if self.preview is not None and self.preview.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
-            raise BadInput(f"--preview: {self.preview} is not named as a .png, .jpg or .webp file")
+        self.planned, self.begun = planned, 0
+
+    @functools.cached_property
+    def _content_sha256(self) -> str:
+        """Of the one picture that a preview is of."""
+        ((content, _),) = self.planned
+        return sha256_of(content)
 
     def __call__(self, progress: Progress) -> None:
         self.begun += progress.step == 1
@@ -246,7 +311,7 @@ class _Reporter:
             return
         terms = ", ".join(f"{name} {value:.4g}" for name, value in progress.losses.items() if value)
         size = f"{progress.width}x{progress.height}"
-        which = f"picture {self.begun} of {self.pictures}, " if self.pictures > 1 else ""
+        which = f"picture {self.begun} of {len(self.planned)}, " if len(self.planned) > 1 else ""
         print(
             f"{which}step {progress.step}/{progress.steps} at {size}: loss {progress.loss:.5g} ({terms})",
             file=sys.stderr,
@@ -260,8 +325,8 @@ class _Reporter:
 
         metadata = Metadata()
         if self.label is not None:
-            # The digest of what it is made from stands in the result, which this is not yet.
-            metadata = self.label.stamp(metadata, "", {"step": progress.step, "steps": progress.steps})
+            step = {"step": progress.step, "steps": progress.steps}
+            metadata = self.label.stamp(metadata, self._content_sha256, step)
         try:
             write_image(path, from_tensor(progress.image[0]), metadata=metadata)
         except OSError as error:

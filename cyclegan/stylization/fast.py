@@ -23,7 +23,7 @@ from cyclegan.networks.arbitrary_style import ArbitraryStyle, load_arbitrary_sty
 from cyclegan.networks.inference import pad
 from cyclegan.stylization.colour import with_colours_of
 from cyclegan.stylization.options import sized
-from cyclegan.stylization.styles import Style, resized
+from cyclegan.stylization.styles import Style, refuse_black, refuse_none, resized
 
 PREDICTED_AT = 256  # pixels a side that style vectors are predicted from
 
@@ -82,6 +82,7 @@ class FastStyle(nn.Module):
         size: int | None = None,
     ) -> None:
         super().__init__()
+        refuse_none(styles)
         self.transformer, self.predictor = transformer, predictor
         self.strength, self.keep_colours, self.size = strength, keep_colours, size
         styles = [style for style in styles if style.weight > 0]
@@ -94,6 +95,7 @@ class FastStyle(nn.Module):
             self.masks, self.weights = [None], [1.0]
             self.vectors = [sum(style.weight * v for style, v in zip(styles, vectors, strict=True))]
         self.in_tiles = False
+        self.checks_masks = True  # not where it is shown less than the picture as it is to be
         # What a mask or a size belongs to is the whole picture: no tile shows that.
         self.attends_to_all = size is not None or self.masks != [None]
         transformer.use_style(self.vectors[0])
@@ -109,7 +111,8 @@ class FastStyle(nn.Module):
             view: gives the whole picture, small, (3, h, w); not asked at full strength.
         """
         network = copy.deepcopy(self)
-        network.in_tiles = True
+        network.in_tiles, network.checks_masks = True, False
+        network.size = None  # a tile is computed at the size that it has
         if self.strength < 1:
             own = self.predictor(view())
             network.vectors, network.strength = [self._between(v, own) for v in self.vectors], 1
@@ -129,9 +132,13 @@ class FastStyle(nn.Module):
 
     def _sized(self, image: Tensor) -> Tensor:
         height, width = image.shape[2:]
+        if self.checks_masks:
+            seen_at = min((height, width), self.computed_at(height, width))
+            for number, mask in enumerate(self.masks, 1):
+                refuse_black(f"--masks: number {number}", mask, *seen_at)
         if self.size is None:
             return self._one(image)
-        small = resized(image, *sized(height, width, self.size)).clamp(-1, 1)
+        small = resized(image, *self.computed_at(height, width)).clamp(-1, 1)
         return resized(self._one(small), height, width).clamp(-1, 1)
 
     def _one(self, image: Tensor) -> Tensor:
@@ -166,7 +173,8 @@ def fast_network(
     """The fast network for given styles, in evaluation mode.
 
     Raises:
-        BadInput: a strength out of its range, or the packages that it needs are missing.
+        BadInput: a strength out of its range, no style, or the packages that it needs are missing. The
+            network itself raises it for a mask that is black at the size of a picture.
     """
     if not 0 <= strength <= 1:
         raise BadInput(f"strength: must be 0 to 1, not {strength:g}")

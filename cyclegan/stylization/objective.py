@@ -12,6 +12,11 @@ from cyclegan.stylization.styles import Style
 SAVE_MEMORY_PIXELS = 1 << 20  # from 1024 px square on, activations are computed twice rather than kept
 
 
+def saves_memory(image: Tensor) -> bool:
+    """Whether (1, 3, H, W) is large enough for ``look`` to save memory."""
+    return image.shape[2] * image.shape[3] >= SAVE_MEMORY_PIXELS
+
+
 class Objective:
     """The weighted terms of one picture, whose targets are computed once.
 
@@ -29,7 +34,7 @@ class Objective:
         options: Optimization,
     ) -> None:
         self.network, self.options = network, options
-        self.save_memory = content.shape[2] * content.shape[3] >= SAVE_MEMORY_PIXELS
+        self.save_memory = saves_memory(content)
         # Where each style counts; those that count everywhere share one look.
         self.guides = [style.where for _, style in styles if style.where is not None]
         if len(self.guides) < len(styles):
@@ -39,7 +44,7 @@ class Objective:
             self.styles = []
             for image, style in styles:
                 place = next(i for i, guide in enumerate(self.guides) if guide is style.where)
-                targets = look(network, image, (), options.style, [style.part], self.save_memory)
+                targets = look(network, image, (), options.style, [style.part], saves_memory(image))
                 self.styles.append((style.weight, place, targets.grams[0]))
 
     def __call__(self, image: Tensor) -> dict[str, Tensor]:

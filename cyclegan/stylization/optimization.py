@@ -18,7 +18,7 @@ from cyclegan.stylization.descent import LBFGS, Adam, Descent
 from cyclegan.stylization.look import guide_for
 from cyclegan.stylization.objective import Objective
 from cyclegan.stylization.options import Optimization
-from cyclegan.stylization.styles import Style, at_scale, resized
+from cyclegan.stylization.styles import Style, at_scale, refuse_black, refuse_none, resized, scaled_shape
 
 HISTORY_BYTES = 1 << 30  # of L-BFGS, which keeps two vectors of the picture's size for each step it knows
 MOST_HISTORY = 100
@@ -75,7 +75,13 @@ def optimize(
 
     Returns:
         (3, h, w) in [-1, 1], at ``options.size`` or the content's own, as good as it was found.
+
+    Raises:
+        BadInput: no style, none that ``fast`` is for, a mask that is black at the size of its picture, or
+            weights that leave no number.
     """
+    refuse_none(styles)
+    _refuse_black_masks(styles, options, *content.shape[1:])
     original = content[None]
     if options.keep_colours:
         content = grey(original)[0]
@@ -101,8 +107,16 @@ def optimize(
     return finished(image)[0]
 
 
+def _refuse_black_masks(styles: Sequence[Style], options: Optimization, height: int, width: int) -> None:
+    finest = options.scales(height, width)[-1]
+    for number, style in enumerate(styles, 1):
+        refuse_black(f"--masks: number {number}", style.where, *min((height, width), finest))
+        shape = scaled_shape(style, options.style_pixels(*finest))
+        refuse_black(f"--style-masks: number {number}", style.part, *shape)
+
+
 def _styles_at(styles: Sequence[Style], content: Tensor, options: Optimization) -> list[tuple[Tensor, Style]]:
-    pixels = content.shape[2] * content.shape[3] * options.style_scale**2
+    pixels = options.style_pixels(*content.shape[2:])
     found = []
     for style in styles:
         image = at_scale(style, pixels).to(content)
@@ -118,7 +132,11 @@ def _started(content: Tensor, options: Optimization, fast: Callable[[Tensor], Te
         noise = chance.rng(options.seed, "stylization", 0).normal(0, 0.25, tuple(content.shape))
         return torch.from_numpy(noise).to(content)
     if options.start == "fast":
-        assert fast is not None
+        if fast is None:
+            raise BadInput(
+                "start: 'fast' begins with what fast= makes, such as fast_network(styles); give that, or "
+                "start from 'content'"
+            )
         return fast(content)
     return content.clone()
 

@@ -11,6 +11,7 @@ from cyclegan.networks.vgg19 import LAYERS
 Optimizer = Literal["lbfgs", "adam"]
 Start = Literal["content", "noise", "fast"]
 SMALLEST = 16  # pixels a side that VGG-19's four halvings need
+FEWEST_STEPS = 10  # of each scale, unless the first has fewer: two or three would hardly touch it
 COARSEST = 192  # pixels of the longer side that the first scale has at least
 
 # Gatys et al. 2016, §3.1; the weights, 1/C^2 for C channels, are those of the authors' own later program.
@@ -23,12 +24,15 @@ class Optimization:
     """The choices of one optimization.
 
     Args:
-        content_weight, style_weight, tv_weight: of the three terms (``cyclegan.losses.style``).
-        content_layers, style_layers: activations of VGG-19 and their weights within their term; default
-            ``CONTENT_LAYERS`` and ``STYLE_LAYERS``.
+        content_weight: of the content term, that what is shown stays.
+        style_weight: of the style term, that the look is taken over.
+        tv_weight: of total variation, that neighbouring pixels are alike.
+        content_layers: activations of VGG-19 and their weights within the content term; default relu4_2 1.
+        style_layers: likewise within the style term; default relu1_1 1, falling as 1/C^2 to relu5_1 1/64.
         optimizer: L-BFGS, or Adam.
         start: what is changed step by step: the content, noise, or what the fast network makes.
-        steps: at the coarsest scale; each finer one takes half as many as the one before.
+        steps: at the coarsest scale; each finer one takes half as many as the one before, but 10 at least
+            where there are as many.
         coarse_to_fine: begin small and double the size, rather than work at the full size throughout.
         size: longer side of the picture as it is computed; default its own.
         style_scale: size of the style picture, and so of its strokes, relative to the content; never larger
@@ -93,9 +97,13 @@ class Optimization:
             sides.insert(0, sides[0] // 2)
         return [sized(height, width, side) for side in sides]
 
+    def style_pixels(self, height: int, width: int) -> float:
+        """How many pixels a style picture has at most where the content has this size."""
+        return height * width * self.style_scale**2
+
     def steps_at(self, scale: int) -> int:
         """How many steps the scale of this number takes, 0 for the coarsest."""
-        return max(min(self.steps, 10), round(self.steps / 2**scale))
+        return max(min(self.steps, FEWEST_STEPS), round(self.steps / 2**scale))
 
     def record(self) -> dict[str, Any]:
         """The choices as plain values, for the record."""

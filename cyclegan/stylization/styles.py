@@ -13,6 +13,8 @@ from cyclegan.errors import BadInput
 from cyclegan.images import read_image, resize, to_tensor
 from cyclegan.stylization.options import SMALLEST
 
+FAINTEST = 0.1  # of white, that a mask has somewhere at the size of its picture: less changes nothing to see
+
 
 @dataclass(frozen=True)
 class Style:
@@ -52,18 +54,29 @@ def read_styles(
     for option, given in (("--weights", weights), ("--masks", masks), ("--style-masks", style_masks)):
         if given and len(given) != len(pictures):
             raise BadInput(f"{option}: {len(given)} given for {len(pictures)} style pictures; one for each")
-    if any(not 0 < weight < float("inf") for weight in weights):
-        raise BadInput(f"--weights: must be more than 0, not {min(weights):g}")
-    shares = list(weights) or [1.0] * len(pictures)
+    shares = _shares(weights or [1.0] * len(pictures))
     return tuple(
         _style(
             path,
-            shares[i] / sum(shares),
+            shares[i],
             masks[i] if masks else None,
             style_masks[i] if style_masks else None,
         )
         for i, path in enumerate(pictures)
     )
+
+
+def _shares(weights: Sequence[float]) -> list[float]:
+    for weight in weights:
+        if not 0 < weight < float("inf"):
+            raise BadInput(f"--weights: must be more than 0 and less than infinite, not {weight:g}")
+    total = sum(weights)
+    if total == float("inf"):
+        raise BadInput(
+            f"--weights: their sum is past all numbers, with {max(weights):g} among them; only their ratio "
+            "counts, so take smaller ones"
+        )
+    return [weight / total for weight in weights]
 
 
 def _style(path: Path, weight: float, mask: Path | None, style_mask: Path | None) -> Style:
@@ -90,6 +103,20 @@ def _read_mask(path: Path) -> Tensor:
     return mask
 
 
+def refuse_none(styles: Sequence[Style]) -> None:
+    """Raise BadInput where no style counts."""
+    if not any(style.weight > 0 for style in styles):
+        raise BadInput("styles: none is given with a weight of more than 0; give one at least (read_styles)")
+
+
+def refuse_black(name: str, mask: Tensor | None, height: int, width: int) -> None:
+    """Raise BadInput for a mask whose white is lost at the size where it is used."""
+    if mask is not None and resized(mask[None, None], height, width).max() < FAINTEST:
+        raise BadInput(
+            f"{name} is black all over at {width}x{height} pixels, where it is used; make its white larger"
+        )
+
+
 def resized(images: Tensor, height: int, width: int) -> Tensor:
     """(N, C, H, W) at another size, as files are resized: averages when it shrinks, bicubic when it grows."""
     if images.shape[2:] == (height, width):
@@ -99,9 +126,13 @@ def resized(images: Tensor, height: int, width: int) -> Tensor:
     return made.contiguous().to(images)
 
 
-def at_scale(style: Style, pixels: float) -> Tensor:
-    """The style picture, (1, 3, h, w), with about ``pixels`` pixels, but not enlarged."""
+def scaled_shape(style: Style, pixels: float) -> tuple[int, int]:
+    """Height and width of a style picture with about ``pixels`` pixels, but not enlarged."""
     height, width = style.image.shape[1:]
     share = min(1.0, (pixels / (height * width)) ** 0.5)
-    h, w = (max(SMALLEST, round(side * share)) for side in (height, width))
-    return resized(style.image[None], h, w).clamp(-1, 1)
+    return max(SMALLEST, round(height * share)), max(SMALLEST, round(width * share))
+
+
+def at_scale(style: Style, pixels: float) -> Tensor:
+    """The style picture, (1, 3, h, w), at ``scaled_shape``."""
+    return resized(style.image[None], *scaled_shape(style, pixels)).clamp(-1, 1)

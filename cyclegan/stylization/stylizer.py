@@ -15,11 +15,13 @@ from cyclegan.networks.vgg19 import pretrained_vgg19, vgg19_file
 from cyclegan.stylization.fast import FastStyle, fast_network, model_file
 from cyclegan.stylization.optimization import OnStep, optimize
 from cyclegan.stylization.options import Optimization
-from cyclegan.stylization.styles import Style, resized
+from cyclegan.stylization.styles import Style, resized, scaled_shape
 
 Method = Literal["optimize", "fast"]
 # Measured, past 1024 px square: 1.6 GiB at 512 px, 6.2 at 2048 (docs/stylize.md).
 BYTES_PER_PIXEL = 1200
+# Measured, past 1024 px square: 470, of a style picture that is looked at once.
+STYLE_BYTES_PER_PIXEL = 500
 SYSTEMS: Mapping[Method, str] = {
     "optimize": "neural style transfer by optimization (Gatys et al. 2016), VGG-19",
     "fast": "fast arbitrary stylization (Ghiasi et al. 2017), Magenta's networks",
@@ -70,6 +72,7 @@ class Stylizer:
         if options.start == "fast":
             whole = [replace(style, part=None) for style in styles]
             self.fast = fast_network(whole).to(self.device)
+            self.fast.checks_masks = False  # it is shown the coarsest scale alone
 
     def __call__(self, images: Tensor) -> Tensor:
         # Callers translate in inference mode; here gradients are the work.
@@ -81,14 +84,18 @@ class Stylizer:
         return self.options.scales(height, width)[-1]
 
     def _one(self, image: Tensor) -> Tensor:
-        needed, there = (
-            BYTES_PER_PIXEL * math.prod(self.computed_at(*image.shape[1:])),
-            memory_bytes(self.device),
-        )
+        needed, there = self._bytes_for(*image.shape[1:]), memory_bytes(self.device)
         if needed > there:  # Linux would kill
             raise MemoryError(f"an optimization of {needed >> 20} MiB in {there >> 20}")
         made = optimize(self.network, image, self.styles, self.options, self.on_step, self._first)
         return resized(made[None], *image.shape[1:]).clamp(-1, 1)
+
+    def _bytes_for(self, height: int, width: int) -> int:
+        """Memory that a picture of that size takes, or a style picture where it is more (``style_scale``)."""
+        finest = self.computed_at(height, width)
+        pixels = self.options.style_pixels(*finest)
+        largest = max((math.prod(scaled_shape(style, pixels)) for style in self.styles), default=0)
+        return max(BYTES_PER_PIXEL * math.prod(finest), STYLE_BYTES_PER_PIXEL * largest)
 
     def _first(self, content: Tensor) -> Tensor:
         assert self.fast is not None
@@ -102,8 +109,17 @@ def style_digests(styles: Sequence[Style]) -> str:
 
 
 def weights_digest(method: Method) -> str:
-    """SHA-256 of the file that a method's network comes from."""
+    """SHA-256 of the file that a method's network comes from: the one that makes the picture."""
     return sha256_of(vgg19_file() if method == "optimize" else model_file("arbitrary_transform"))
+
+
+def other_digests(method: Method, options: Optimization) -> dict[str, str]:
+    """SHA-256 of the files of all other networks that a picture comes from, for the record."""
+    used = networks_of(method, options)
+    digests = {"fast_sha256": weights_digest("fast")} if used != (method,) else {}
+    if "fast" in used:
+        digests["predictor_sha256"] = sha256_of(model_file("arbitrary_predict"))
+    return digests
 
 
 def networks_of(method: Method, options: Optimization) -> tuple[Method, ...]:

@@ -23,6 +23,7 @@ SMALL_PIXELS = 1 << 19  # 724 px square: at once on any machine, without a look 
 CPU = torch.device("cpu")
 OVERVIEW = 512  # pixels a side or a little more, of an image that a network is shown whole
 WHOLE_SHARE = 0.35  # of the memory, that an image translated at once may take
+OWN_SIZE_SHARE = 0.5  # likewise, by a network with a size of its own; it takes 1.7 times what is measured
 MAP_SHARE = 0.15  # of the memory, that one feature map of the exact way may take; three live at a time
 TILE_BYTES = 640 * 2**20  # what a tile takes at most: more makes it no faster, and less is wasted on halos
 
@@ -93,10 +94,11 @@ class Tiler:
         if tiling.tile == "off":
             return False
         if self.whole_only:
-            more = ", or take --tiling naive, with seams"
+            share, more = 1.0, ", or take --tiling naive, with seams"
             if hasattr(self.network, "computed_at"):  # made small by the network itself, and never cut
-                (height, width), more = self.network.computed_at(height, width), ""
-            if height * width > SMALL_PIXELS and height * width * self.per_pixel > memory_bytes(self.device):
+                (height, width), share, more = self.network.computed_at(height, width), OWN_SIZE_SHARE, ""
+            there = share * memory_bytes(self.device)
+            if height * width > SMALL_PIXELS and height * width * self.per_pixel > there:
                 raise BadInput(
                     f"{width}x{height} pixels are more than memory holds, and this network attends to the "
                     f"whole image at once; give it smaller, with --size{more}"
