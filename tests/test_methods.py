@@ -120,7 +120,8 @@ STD = {"resnet": 0.06, "unet": 0.1, "vit_unet": 0.1, "modnet": 0.1}  # about as 
 
 # The negative is the furthest from what a residual generator begins with.
 @pytest.mark.parametrize(
-    "kind", [kind for kind in slow(ZOO, "modnet, attention") if kind != "modnet, residual"]
+    "kind",
+    [kind for kind in slow(ZOO, "modnet, attention", "modnet, reference") if kind != "modnet, residual"],
 )
 def test_a_generator_learns_what_no_blur_gives(crops, kind):
     """The negative of crops that it has not seen, with its fine detail."""
@@ -146,6 +147,7 @@ def test_a_generator_learns_what_no_blur_gives(crops, kind):
     assert (made + new).abs().mean() < 0.9 * (widest + new).abs().mean()
 
 
+@pytest.mark.slow
 def test_renderings_follow_their_references(crops):
     """Crops in the light of other crops: with the wrong reference the light is wrong, not only another."""
     torch.manual_seed(0)
@@ -201,6 +203,7 @@ def test_a_discriminator_tells_photographs_from_their_blur(crops, kind):
     assert right > 0.8
 
 
+@pytest.mark.slow
 def test_counterfeits_teach_how_a_domain_is_drawn(crops):
     """Low-poly pictures and photographs of other things: what is on them would do to tell them apart."""
     flat = triangulated(crops)

@@ -193,7 +193,7 @@ def test_a_run_learns_the_style_once_and_keeps_it(tiny, here, monkeypatch):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"losses": {"style_layers": ["relu1_3"]}}, "String should match pattern"),
+        ({"losses": {"style_layers": ["relu1_3"]}}, "Input should be 'relu1_1'"),
         ({"losses": {"content_layers": []}}, "should have at least 1 item"),
         ({"losses": {"style_picture_b": "x.png"}}, "need a weight; set losses.lambda_style"),
         (

@@ -71,6 +71,7 @@ def test_two_processes_at_batch_1_compute_the_gradients_of_one_at_batch_2(tmp_pa
             torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=0)
 
 
+@pytest.mark.slow
 def test_two_processes_at_bf16_compute_what_one_does_to_its_rounding(tmp_path):
     """bf16 has 8 bits of mantissa; that it was taken shows in what fp32 gives, which is something else."""
     found = {}
