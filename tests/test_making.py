@@ -1,6 +1,7 @@
 """Domains made from pictures in packages: what is drawn is what is said, the same every time, by licence."""
 
 from collections import Counter
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from PIL import Image
 from scipy.stats import spearmanr
 
+from cyclegan import chance
 from cyclegan.datasets.cards import MadeSource, Original, attribution_text, list_cards, load_card
 from cyclegan.datasets.making import make
 from cyclegan.datasets.making.contrasts import computed_t2, t2_signal
@@ -190,3 +192,47 @@ def test_originals_that_are_missing_or_others(message, tmp_path):
     with pytest.raises(BadInput) as error:
         make(source, tmp_path)
     assert message in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "render"),
+    [("photo2lowpoly", lowpoly), pytest.param("photo2strokes", strokes, marks=pytest.mark.slow)],
+)
+def test_side_b_is_rendered_and_side_a_is_not(name, render, tmp_path):
+    """Of the recipe as it is made, training and held-out tiles."""
+    source = load_card(name).source
+    chosen = [next(o for o in source.originals if o.held_out is held_out) for held_out in (False, True)]
+    make(source.model_copy(update={"originals": tuple(chosen)}), tmp_path)
+    whole = {}
+    for number, original in enumerate(chosen):
+        photograph = read_image(original_file(original)).pixels
+        drawn = render(photograph, chance.rng(source.seed, f"render {source.maker}", number))
+        whole[Path(original.file).stem] = {"A": photograph, "B": drawn}
+    for split in ("trainA", "trainB", "testA", "testB"):
+        paths = list((tmp_path / split).iterdir())
+        assert paths
+        for path in paths:
+            stem, top, left = path.stem.rsplit("-", 2)
+            tile = whole[stem][split[-1]][int(top) : int(top) + 128, int(left) : int(left) + 128]
+            assert (read_image(path).pixels == tile).all()
+
+
+def test_what_is_computed_is_as_sharp_as_what_it_is_computed_from(tmp_path):
+    """Share of the contrast inside the head that is finer than a pixel's blur; any blur leaves less."""
+    import cv2
+    import numpy as np
+
+    make(load_card("t1tot2").source, tmp_path)
+    shares = {}
+    for side in ("testA", "testB"):
+        found = []
+        for path in sorted((tmp_path / side).iterdir()):
+            t1, pixels = (
+                read_image(tmp_path / each / path.name, channels=1).pixels[:, :, 0].astype(np.float64)
+                for each in ("testA", side)
+            )
+            inside = cv2.erode((t1 > 12_000).astype(np.uint8), np.ones((5, 5))) > 0
+            found.append((pixels - cv2.GaussianBlur(pixels, (0, 0), 1))[inside].std() / pixels[inside].std())
+        shares[side] = np.mean(found)
+    print(shares)
+    assert shares["testA"] > 0.1 and shares["testB"] > 0.8 * shares["testA"]

@@ -265,3 +265,17 @@ def test_a_discriminator_knows_the_smallest_image(name, arguments):
     too_small = torch.zeros(1, 3, network.smallest - 1, network.smallest - 1)
     with pytest.raises((ValueError, RuntimeError)):
         network(too_small)
+
+
+@pytest.mark.parametrize(("name", "arguments"), [("resnet", {"blocks": 1}), ("unet", {"depth": 6})])
+def test_dropout_is_in_the_network_that_asks_for_it(name, arguments):
+    images = torch.randn(1, 3, 64, 64)
+    for dropout in (False, True):
+        network = initialize(
+            build("generator", name, {"filters": 4, **arguments, "dropout": dropout}), std=0.2
+        )
+        with torch.no_grad():
+            one, other = network(images), network(images)
+            assert torch.equal(one, other) != dropout
+            network.eval()
+            assert torch.equal(network(images), network(images))

@@ -380,3 +380,14 @@ def test_an_overview_is_small_and_squeezes_the_whole(shape):
     assert max(view.shape[:2]) < 512 and view.shape[:2] <= shape
     expected = cv2.resize(np.ascontiguousarray(pixels), view.shape[1::-1], interpolation=cv2.INTER_AREA)
     assert np.abs(view.astype(int) - expected).max() <= 3
+
+
+def test_layers_of_the_content_have_their_weights(vgg, cat, cells):
+    x = (cat + 0.1 * torch.randn_like(cat))[None]
+
+    def term(**layers):
+        options = Optimization(content_layers=layers)
+        return float(Objective(vgg, cat[None], [(cells.image[None], cells)], options)(x)["content"])
+
+    expected = 2 * term(relu2_1=1.0) + 0.5 * term(relu4_2=1.0)
+    assert term(relu2_1=2.0, relu4_2=0.5) == pytest.approx(expected, rel=1e-5)

@@ -361,3 +361,20 @@ def test_projected_learns_in_its_heads_alone():
     network.requires_grad_(True)
     network(torch.zeros(1, 3, 32, 32))[0].sum().backward()
     assert all(p.grad is None and not p.requires_grad for p in network.fixed[0].parameters())
+
+
+@pytest.mark.parametrize(
+    "kind", [kind for kind, (_, more) in {**ZOO, **JUDGES}.items() if "attention" in more]
+)
+def test_attention_is_on_the_map_that_is_named(kind):
+    """Of each scale that has it: which begins as nothing would not be missed."""
+    name, arguments = {**ZOO, **JUDGES}[kind]
+    network = build("generator" if kind in ZOO else "discriminator", name, arguments)
+    sides = []
+    for layer in network.modules():
+        if isinstance(layer, SelfAttention):
+            layer.register_forward_pre_hook(lambda _, inputs: sides.append(inputs[0].shape[2:]))
+    with torch.no_grad():
+        network(torch.zeros(1, 3, 64, 64))
+    side = 64 // arguments["attention"]
+    assert sides == [(side, side)] * arguments.get("scales", 1)

@@ -14,7 +14,7 @@ from test_network_zoo import SMALL, awake
 from test_step import LSGAN, batch, settings
 
 from cyclegan import chance
-from cyclegan.losses import diff_augment, r1_penalty, zero_centred_penalty
+from cyclegan.losses import diff_augment, gradient_penalty, r1_penalty, zero_centred_penalty
 from cyclegan.training.objectives import style_code_loss
 from cyclegan.training.step import TrainingStep
 from cyclegan.training.train import train
@@ -270,3 +270,101 @@ def test_an_encoder_learns_from_no_distance_of_style_codes_that_it_judges():
     (wanted,) = torch.autograd.grad(style_code_distance(network, fake, reference.detach()), fake)
     torch.testing.assert_close(fake.grad, wanted)
     assert wanted.abs().max() > 0 and all(p.requires_grad for p in network.parameters())
+
+
+@pytest.mark.parametrize(("given", "weight"), [({}, 10.0), ({"lambda_gradient_penalty": 0.7}, 0.7)])
+def test_a_critic_pays_its_penalty_times_its_weight(given, weight):
+    """10 where nothing is said (Gulrajani et al. 2017, algorithm 1)."""
+    step, networks, b, losses = taken(losses={"adversarial": "wgan-gp", **given})
+    mix = torch.tensor([chance.rng(SEED, "penalty", p).random() for p in (0, 1)]).float().view(-1, 1, 1, 1)
+    total = 0
+    for side, generator, source in (("a", "G_BA", "real_b"), ("b", "G_AB", "real_a")):
+        judge, real, fake = (
+            networks[f"D_{side.upper()}"],
+            b[f"real_{side}"],
+            networks[generator](b[source]).detach(),
+        )
+        penalty = gradient_penalty(judge, real, fake, mix)
+        torch.testing.assert_close(losses[f"gradient_penalty_{side}"], penalty.detach(), atol=1e-6, rtol=1e-3)
+        total = total + judge(fake).mean() - judge(real).mean() + weight * penalty
+    hold_gradients(step, networks, ("D_A", "D_B"), total)
+
+
+def test_scores_of_all_scales_are_summed_on_both_sides():
+    """pix2pixHD, eq. 3: for the generators, and for the discriminators."""
+    judge = {"name": "multiscale", "filters": 4, "layers": 2, "scales": 2}
+    step, networks, b, losses = taken(
+        discriminator=judge,
+        losses={"lambda_cycle_a": 0, "lambda_cycle_b": 0, "lambda_identity_a": 0, "lambda_identity_b": 0},
+    )
+    of_generators = of_discriminators = 0
+    for side, way, source in (("a", "BA", "real_b"), ("b", "AB", "real_a")):
+        D, fake = networks[f"D_{side.upper()}"], networks[f"G_{way}"](b[source])
+        deceived = sum(LSGAN[0](scores) for scores in D(fake))
+        judged = sum(LSGAN[1](*pair) for pair in zip(D(b[f"real_{side}"]), D(fake.detach()), strict=True))
+        torch.testing.assert_close(losses[f"adversarial_{way.lower()}"], deceived.detach())
+        torch.testing.assert_close(losses[f"D_{side.upper()}"], judged.detach())
+        of_generators, of_discriminators = of_generators + deceived, of_discriminators + judged
+    hold_gradients(step, networks, ("G_AB", "G_BA"), of_generators)
+    hold_gradients(step, networks, ("D_A", "D_B"), of_discriminators)
+
+
+@pytest.mark.parametrize("queue", [1, 4])
+def test_a_queue_keeps_as_many_as_the_recipe_says(queue):
+    judge = {"name": "batch_statistics", "filters": 4, "layers": 2, "queue": queue}
+    step = TrainingStep(settings(discriminator=judge), Accelerator(cpu=True))
+    for seed in range(3):
+        step([batch(seed=seed)], 1.0)
+    assert {len(kept.features) for kept in step.queues.values()} == {queue}
+
+
+def test_the_translation_begins_without_adams_memory_of_the_completion():
+    step = TrainingStep(settings(pretrain={"steps": 2, "patch": 8}), Accelerator(cpu=True))
+    counts = []
+    for seed in range(4):
+        step([batch(seed=seed)], 1.0)
+        counts.append({int(state["step"]) for state in step.optimizer_G.state.values()})
+    assert counts == [{1}, {2}, {1}, {2}]
+
+
+@pytest.mark.parametrize("precision", ["no", "bf16"])
+def test_a_run_computes_at_the_precision_of_its_recipe(tiny, monkeypatch, precision):
+    """What the generators make of a batch: autocast gives bf16."""
+    found = set()
+    call = TrainingStep.__call__
+
+    def noted(self, parts, factor):
+        convolution = next(m for m in self.networks["G_AB"].modules() if isinstance(m, torch.nn.Conv2d))
+        with_hook = convolution.register_forward_hook(lambda _, inputs, output: found.add(output.dtype))
+        losses = call(self, parts, factor)
+        with_hook.remove()
+        return losses
+
+    monkeypatch.setattr(TrainingStep, "__call__", noted)
+    train(tiny(steps=1, precision=precision))
+    assert found == {torch.bfloat16 if precision == "bf16" else torch.float32}
+
+
+def test_generators_and_penalties_meet_the_queue_as_well():
+    """Fakes beside those of the step before, and points between beside what lies as far between both queues."""
+    judge = {"name": "batch_statistics", "filters": 4, "layers": 2, "queue": 2}
+    # So small a rate leaves the weights as they are.
+    chosen = {"discriminator": judge, "optimizer": {"lr": 1e-12}, "pool_size": 0}
+    step, networks, first, _ = taken(**chosen, losses={"lambda_zero_centred": 0.7})
+    second = batch(seed=1)
+    losses = step([second], 1.0)
+    places = second["position"].tolist()
+    mix = torch.tensor([chance.rng(SEED, "penalty", p).random() for p in places]).float().view(-1, 1, 1, 1)
+    for side, way, source in (("a", "BA", "real_b"), ("b", "AB", "real_a")):
+        D, G = networks[f"D_{side.upper()}"], networks[f"G_{way}"]
+        with torch.no_grad():
+            reals, fakes = (D.judge(x, None)[1] for x in (first[f"real_{side}"], G(first[source])))
+            fake = G(second[source])
+            deceived, alone = LSGAN[0](D.judge(fake, fakes)[0]), LSGAN[0](D(fake))
+        torch.testing.assert_close(losses[f"adversarial_{way.lower()}"], deceived, atol=1e-6, rtol=1e-4)
+        assert abs(deceived - alone) > 1e-4
+        others = mix[:, None] * reals + (1 - mix[:, None]) * fakes
+        between = second[f"real_{side}"], fake, mix
+        penalty = zero_centred_penalty(lambda x, D=D, others=others: D.judge(x, others)[0], *between).detach()
+        torch.testing.assert_close(losses[f"zero_centred_{side}"], penalty, atol=0, rtol=1e-3)
+        assert float(zero_centred_penalty(D, *between).detach()) != pytest.approx(float(penalty), rel=2e-3)

@@ -112,11 +112,12 @@ def test_one_contrast_becomes_the_other(trained):
         found = [translator(pixels)[:, :, 0][inside]]
         assert found[0].dtype == np.uint16
         values |= set(found[0].tolist())
-        for sigma in SIGMAS:
-            smooth = blurred(pixels[:, :, 0].astype(np.float64), sigma)[inside]
+        for sigma in (0, *SIGMAS):  # and as it is
+            sharp = pixels[:, :, 0].astype(np.float64)
+            smooth = (blurred(sharp, sigma) if sigma else sharp)[inside]
             slope, offset = np.polyfit(smooth, true, 1)
             found.append(slope * smooth + offset)
         rows.append([np.abs(each - true).mean() for each in found])
     made, *blurs = np.mean(rows, axis=0)
-    assert made < min(blurs)  # 0.91 of it was measured
+    assert made < 0.97 * min(blurs)  # 0.91 of it was measured
     assert len(values) > 10_000  # 8 bits would leave 256
