@@ -10,6 +10,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail
+from torch.autograd.graph import saved_tensors_hooks
 
 from cyclegan.errors import BadInput, out_of_memory
 from cyclegan.recipes import read_yaml, to_yaml
@@ -17,7 +18,7 @@ from cyclegan.training import batch_size, loop
 from cyclegan.training.batch_size import advice, kept_for_one, largest_batch, settle_batch_size, try_step
 from cyclegan.training.command import settings_from
 from cyclegan.training.outcome import TrainingFailed
-from cyclegan.training.step import placed_networks
+from cyclegan.training.step import build_objectives, placed_networks
 from cyclegan.training.train import train
 
 
@@ -241,3 +242,35 @@ def test_features_that_are_computed_anew_are_counted_once(tiny):
         found[recompute] = kept_for_one(placed_networks(settings, accelerator), settings, accelerator, 32)
     # Of the real and identity images' pass and the cycles' of both generators a half of the half.
     assert 0.2 * found[False] < found[True] < 0.6 * found[False]
+
+
+def test_what_penalties_keep_of_discriminators_is_counted(tiny):
+    """Derived twice, they keep more of an image than a small generator does."""
+    accelerator, found = Accelerator(cpu=True), []
+    one = torch.rand(1, 3, 32, 32)
+    batch = {"real_a": one, "real_b": one, "position": torch.zeros(1, dtype=torch.long)}
+
+    def kept(networks, settings):
+        """Storages that autograd has after the discriminators' pass, weights apart."""
+        _, discriminators = build_objectives(networks, settings)
+        seen = {}
+        with saved_tensors_hooks(lambda t: seen.setdefault(t.data_ptr(), t), lambda t: t):
+            alive = discriminators(batch, {"fake_a": one, "fake_b": one}, torch.rand(1, 1, 1, 1))
+        weights = {p.data_ptr() for network in networks.values() for p in network.parameters()}
+        assert alive
+        return sum(t.nbytes for at, t in seen.items() if at not in weights)
+
+    for losses in ({}, {"lambda_r1": 1, "lambda_zero_centred": 1}):
+        settings = tiny(losses=losses, generator={"filters": 2, "blocks": 1}, discriminator={"filters": 32})
+        networks = placed_networks(settings, accelerator)
+        found.append(kept_for_one(networks, settings, accelerator, 32))
+        assert found[-1] >= kept(networks, settings)
+    assert found[1] > 1.3 * found[0]
+
+
+def test_advice_names_no_size_that_other_settings_refuse(tiny):
+    """A projected discriminator's blur reaches as far as a small image has pixels."""
+    settings = tiny(size=128, augment={}, discriminator={"name": "projected", "detail": 40.0})
+    said = advice(settings, Accelerator(cpu=True), memory_for(2 * 100 * 100))
+    assert "--size 96 would fit" in said
+    assert "take a smaller generator" in advice(settings, Accelerator(cpu=True), memory_for(2 * 70 * 70))

@@ -1,6 +1,7 @@
 """--resume-with: a run that goes on with other settings takes up what still holds, and no more."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -225,3 +226,23 @@ def free_pictures(here, photograph):
 
 def licensed(address):
     return packet(f'<cc:license rdf:resource="{address}"/>')
+
+
+def test_pretraining_ends_where_a_run_is_or_later(tiny, here):
+    """For Adam begins anew where it ends: behind the run that would never come."""
+    saves = {"checkpoint__every": 2, "checkpoint__keep": 4}
+    train(tiny(steps=6, pretrain={"steps": 4, "patch": 8}, run_dir=here / "run", **saves))
+    shutil.rmtree(here / "run" / "checkpoints" / "step-00000006")
+    shutil.rmtree(here / "run" / "checkpoints" / "step-00000004")
+
+    def gone_on(to, steps=4):
+        meant = (f"pretrain.steps={to}",)
+        chosen = {"pretrain": {"steps": to, "patch": 8}, "resume": str(here / "run"), "resume_with": meant}
+        return train(tiny(steps=steps, **saves, **chosen)).run.folder
+
+    with pytest.raises(BadInput, match=r"at step 2, is past 1; to end .* --resume-with pretrain.steps=2"):
+        gone_on(1)
+    state = torch.load(gone_on(2) / "checkpoints" / "step-00000004" / "state.pt", weights_only=True)
+    assert {int(each["step"]) for each in state["optimizer_G"]["state"].values()} == {2}
+    with pytest.raises(BadInput, match="at step 4, is past its 2; leave it so"):
+        gone_on(8, steps=10)

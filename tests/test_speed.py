@@ -10,12 +10,15 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from cyclegan.config import SpeedSettings, TrainSettings
 from cyclegan.errors import BadInput
+from cyclegan.networks import build
+from cyclegan.networks.layers import initialize
+from cyclegan.networks.trained import for_training
 from cyclegan.training.checkpoint import Progress, save_checkpoint
 from cyclegan.training.ema import update_average
 from cyclegan.training.meter import Meter
 from cyclegan.training.precision import set_up_cuda
 from cyclegan.training.state import restore, state_of
-from cyclegan.training.step import TrainingStep, compile_networks
+from cyclegan.training.step import TrainingStep, compile_networks, has_compiler
 from cyclegan.training.train import TrainingFailed, train
 
 
@@ -131,6 +134,23 @@ def test_compiled_networks_take_the_same_step(monkeypatch):
         torch.testing.assert_close(found[name], loss, atol=1e-4, rtol=1e-3)
     assert list(state(compiled)) == list(state(plain))
     copy.deepcopy(compiled.networks["G_AB"]).eval()(batch()["real_a"])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not has_compiler(), reason="torch.compile needs a C++ compiler")
+@pytest.mark.parametrize("more", [{"upsample": "resize"}, {"padding": "replicate"}, {"upsample": "blur"}])
+def test_torchs_own_compiler_takes_borders_that_are_repeated(more):
+    """Its backward pass, which the quick stand-in above does not have."""
+    torch.manual_seed(0)
+    network = initialize(build("generator", "resnet", {"filters": 4, "blocks": 1, **more}), std=0.2)
+    network = for_training(network, torch.device("cpu"))
+    images, found = torch.randn(1, 3, 32, 32), []
+    for each in (network, torch.compile(network)):
+        network.zero_grad()
+        each(images).square().sum().backward()
+        found.append([p.grad.clone() for p in network.parameters()])
+    for plain, compiled in zip(*found, strict=True):
+        torch.testing.assert_close(compiled, plain, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("losses", [{"lambda_r1": 1}, {"adversarial": "wgan-gp"}])

@@ -124,11 +124,30 @@ def _mirrored(border: Tensor, dim: int) -> Tensor:
     return border if border.shape[dim] == 1 else border.flip(dim)
 
 
+def repeat_border(x: Tensor) -> Tensor:
+    """(N, C, H, W) with one pixel more at each border, like its neighbour."""
+    if not torch.compiler.is_compiling():
+        return F.pad(x, (1,) * 4, mode="replicate")
+    # torch 2.14's inductor hands that one's backward pass a gradient in a layout that it refuses.
+    x = torch.cat([x[:, :, :1], x, x[:, :, -1:]], dim=2)
+    return torch.cat([x[..., :1], x, x[..., -1:]], dim=3)
+
+
+class ReplicationPad(nn.ReplicationPad2d):
+    """Of one pixel, that can be compiled."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return repeat_border(x)
+
+
 def padding_layer(name: PaddingName) -> nn.Module:
     """One pixel at each border: mirrored, repeated or 0."""
     if name == "reflect":
         return ReflectionPad(1)
-    return nn.ReplicationPad2d(1) if name == "replicate" else nn.ZeroPad2d(1)
+    return ReplicationPad() if name == "replicate" else nn.ZeroPad2d(1)
 
 
 class Dropout(nn.Module):
@@ -197,7 +216,7 @@ def upsample_layers(name: UpsampleName, inputs: int, outputs: int, bias: bool) -
         return [nn.ConvTranspose2d(inputs, outputs, 3, stride=2, padding=1, output_padding=1, bias=bias)]
     if name == "blur":
         return [
-            nn.ReplicationPad2d(1),
+            ReplicationPad(),
             blur_upsample(inputs),
             nn.Conv2d(inputs, outputs, 3, padding=1, bias=bias),
         ]

@@ -9,7 +9,14 @@ from torch import Tensor, nn
 
 from cyclegan.networks.deployed import cpu_has_amx, cpu_has_bf16
 from cyclegan.networks.few_outputs import FewOutputsConv2d
-from cyclegan.networks.layers import ReflectionPad, is_plain, replace_layers, summing, taking_over
+from cyclegan.networks.layers import (
+    ReflectionPad,
+    is_plain,
+    repeat_border,
+    replace_layers,
+    summing,
+    taking_over,
+)
 from cyclegan.networks.winograd import with_fewer_products
 from cyclegan.networks.winograd_bf16 import with_fewer_bf16_products
 
@@ -154,7 +161,7 @@ class EnlargingConv2d(nn.Conv2d):
             none = taps.new_zeros(edge)
             taps = torch.cat([taps, none], dim) + torch.cat([none, taps], dim)
         if self.mirrors:
-            return F.conv_transpose2d(F.pad(x, (1,) * 4, "replicate"), taps, self.bias, 2, padding=3)
+            return F.conv_transpose2d(repeat_border(x), taps, self.bias, 2, padding=3)
         return F.conv_transpose2d(x, taps, self.bias, 2, padding=1)
 
 

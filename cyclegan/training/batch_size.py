@@ -8,13 +8,14 @@ chance decides, are counted in whole batches, so a batch that changed on the way
 
 import gc
 import resource
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import psutil
 import torch
 from accelerate import Accelerator
 from accelerate.utils import find_executable_batch_size
 from accelerate.utils.memory import clear_device_cache
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from cyclegan.config import TrainSettings
@@ -132,15 +133,19 @@ def _trainable(settings: TrainSettings, at_most: int) -> int:
         try:
             with torch.device("meta"):
                 build_networks(_with_size(settings, size))
-        except BadInput:
+        except (BadInput, ValidationError):
             continue
         return size
     return 0
 
 
 def _with_size(settings: TrainSettings, size: int) -> TrainSettings:
-    """With networks for that size, too: a U-Net for fewer pixels has fewer halvings."""
-    return settings.model_copy(update={"size": size})
+    """With networks for that size, too: a U-Net for fewer pixels has fewer halvings.
+
+    Raises:
+        ValidationError: other settings do not go with that size.
+    """
+    return TrainSettings.model_validate({**settings.model_dump(), "size": size})
 
 
 def _fits(attempt: Fits, count: int, size: int) -> bool:
@@ -182,8 +187,37 @@ def trial(settings: TrainSettings, accelerator: Accelerator) -> Fits:
 def kept_for_one(
     networks: Mapping[str, nn.Module], settings: TrainSettings, accelerator: Accelerator, size: int
 ) -> int:
-    """Bytes that the generators' forward pass, the larger one, keeps for the backward pass of one image."""
-    weights = {p.data_ptr() for network in networks.values() for p in network.parameters()}
+    """Bytes that a forward pass keeps for the backward pass of one image, the larger one of the two.
+
+    That is the generators', but where penalties derive discriminators twice.
+    """
+    generators, discriminators = build_objectives(networks, settings)
+    judges = _judges(networks)
+    one = torch.zeros(1, settings.data.channels, size, size)
+    batch = {"real_a": one, "real_b": one, "position": torch.zeros(1, dtype=torch.long)}
+    _learn_styles(generators, settings, one)
+
+    def translated() -> list[object]:
+        alive: list[object] = [generators(batch, judges)]
+        if settings.speed.recompute:
+            # Hidden from what counts: what the backward pass has of one generator at a time, of both images.
+            alive.append(networks["G_AB"](torch.cat([one, one])))
+        return alive
+
+    def judged() -> object:
+        fakes = {f"fake_{name[-1].lower()}": one for name in judges}
+        return discriminators(batch, fakes, torch.full((1, 1, 1, 1), 0.5))
+
+    found = []
+    for judging, compute in ((False, translated), (True, judged)):
+        require_gradient(judges.values(), judging)
+        found.append(_kept_by(compute, networks.values(), accelerator))
+    return max(found)
+
+
+def _kept_by(compute: Callable[[], object], networks: Iterable[nn.Module], accelerator: Accelerator) -> int:
+    """Bytes that ``compute`` keeps for a backward pass, weights apart."""
+    weights = {p.data_ptr() for network in networks for p in network.parameters()}
     found: dict[int, int] = {}  # several layers may keep the same memory
 
     def count(tensor: Tensor) -> Tensor:
@@ -192,17 +226,9 @@ def kept_for_one(
             found[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    generators, _ = build_objectives(networks, settings)
-    judges = _judges(networks)
-    require_gradient(judges.values(), False)
-    one = torch.zeros(1, settings.data.channels, size, size)
-    batch = {"real_a": one, "real_b": one, "position": torch.zeros(1, dtype=torch.long)}
-    _learn_styles(generators, settings, one)
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor), accelerator.autocast():
-        alive = [generators(batch, judges)]
-        if settings.speed.recompute:
-            # Hidden from these hooks: what the backward pass has of one generator at a time, of both images.
-            alive.append(networks["G_AB"](torch.cat([one, one])))
+        alive = compute()
+    del alive
     return sum(found.values())
 
 

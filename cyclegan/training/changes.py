@@ -82,6 +82,29 @@ def check_changes(now: TrainSettings, then: Mapping[str, Any], say: Callable[[st
     return changed
 
 
+def check_pretraining(now: TrainSettings, then: Mapping[str, Any], step: int) -> None:
+    """Where the translation begins, Adam begins anew: that step is not to lie behind a run that goes on.
+
+    Args:
+        then: the settings of the checkpoint.
+        step: of the checkpoint.
+
+    Raises:
+        BadInput: it would, or the pre-training was over.
+    """
+    steps = now.pretrain.steps
+    before = then.get("pretrain", {}).get("steps", steps)
+    if steps == before:
+        return
+    if step > before:
+        raise BadInput(f"pretrain.steps: the checkpoint, at step {step}, is past its {before}; leave it so")
+    if steps < step:
+        raise BadInput(
+            f"pretrain.steps: the checkpoint, at step {step}, is past {steps}; to end the pre-training "
+            f"there, --resume-with pretrain.steps={step}"
+        )
+
+
 def _differences(
     then: Mapping[str, Any], now: Mapping[str, Any], prefix: str = ""
 ) -> Iterator[tuple[str, Any, Any]]:

@@ -27,7 +27,7 @@ from cyclegan.reporting.tracking import Tracking
 from cyclegan.training.batch_size import settle_batch_size
 from cyclegan.training.calibration import calibrate
 from cyclegan.training.chance_state import begin_random_states
-from cyclegan.training.changes import check_changes, with_meant
+from cyclegan.training.changes import check_changes, check_pretraining, with_meant
 from cyclegan.training.checkpoint import Progress, cut_back, mark_best, read_log, read_settings
 from cyclegan.training.claim import Claim
 from cyclegan.training.ema import update_average
@@ -177,8 +177,10 @@ class Trainer:
 
     def _restore(self, checkpoint: Path, say: Callable[[str], None]) -> tuple[Progress, dict[str, Any]]:
         """Put back what holds under today's settings; the checkpoint may have been made with others."""
-        changed = check_changes(self.settings, read_settings(checkpoint), say)
+        then = read_settings(checkpoint)
+        changed = check_changes(self.settings, then, say)
         found = restore(checkpoint, self.step, self.averaged, self.meter, changed)
+        check_pretraining(self.settings, then, found[0].step)
         if "discriminator.detail" in changed:
             calibrate(self.step.networks, self.dataset, self.accelerator.device)
         return found

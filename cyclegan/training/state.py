@@ -57,7 +57,7 @@ def _load_optimizer(optimizer: AcceleratedOptimizer, state: dict[str, Any]) -> N
 
 
 def _other_network(checkpoint: Path, name: str, changed: Collection[str], error: Exception) -> str:
-    of_networks = ("method", "generator.", "discriminator.", "nce.", "data.channels")
+    of_networks = ("method", "size", "generator.", "discriminator.", "nce.", "data.channels")
     suspects = sorted(key for key in changed if key.startswith(of_networks))
     if suspects:
         remedy = f"go on without another {' or '.join(suspects)}, or begin a run of its own"

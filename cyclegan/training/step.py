@@ -245,7 +245,7 @@ def compile_networks(networks: Iterable[nn.Module], speed: SpeedSettings, device
         )
     if not speed.compile:
         return
-    if device.type == "cpu" and not _has_compiler():
+    if device.type == "cpu" and not has_compiler():
         raise BadInput(
             "speed.compile: torch writes C++ for a CPU, and there is no compiler; install g++, name one with "
             "CXX, or leave it out"
@@ -256,7 +256,8 @@ def compile_networks(networks: Iterable[nn.Module], speed: SpeedSettings, device
         network.compile(mode=mode)
 
 
-def _has_compiler() -> bool:
+def has_compiler() -> bool:
+    """Whether there is what torch writes its C++ for."""
     from torch._inductor import config  # a second's import, for those who compile
 
     names = config.cpp.cxx if isinstance(config.cpp.cxx, tuple | list) else (config.cpp.cxx,)

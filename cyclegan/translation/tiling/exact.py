@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 from cyclegan.errors import BadInput
 from cyclegan.images import from_tensor, to_tensor
 from cyclegan.networks.inference import padding
-from cyclegan.networks.layers import ReflectionPad
+from cyclegan.networks.layers import ReflectionPad, ReplicationPad
 from cyclegan.translation.tiling.lazy import (
     Enlarged,
     FeatureMap,
@@ -29,6 +29,7 @@ from cyclegan.translation.tiling.lazy import (
 from cyclegan.translation.tiling.source import Source
 
 POINTWISE = nn.ReLU | nn.LeakyReLU | nn.Tanh | nn.Sigmoid | nn.SiLU | nn.GELU
+_PADDINGS = {nn.ReflectionPad2d: "reflect", nn.ReplicationPad2d: "replicate", nn.ZeroPad2d: "zeros"}
 POINTWISE_METHODS = ("tanh", "sigmoid", "relu", "clamp")
 BAND = 256  # rows of the result that are yielded at once
 
@@ -82,7 +83,7 @@ class _Tracer(fx.Tracer):
     """Sees layers, and what happens between them."""
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
-        ours = isinstance(module, ReflectionPad | nn.InstanceNorm2d)
+        ours = isinstance(module, ReflectionPad | ReplicationPad | nn.InstanceNorm2d)
         return ours or super().is_leaf_module(module, name)
 
 
@@ -111,9 +112,9 @@ class LayerByLayer(fx.Interpreter):
             return source
         if isinstance(layer, ReflectionPad):
             return Padded(source, (layer.width,) * 4, "reflect")
-        if isinstance(layer, nn.ReflectionPad2d | nn.ReplicationPad2d | nn.ZeroPad2d):
-            mode = {nn.ReflectionPad2d: "reflect", nn.ReplicationPad2d: "replicate"}.get(type(layer), "zeros")
-            return Padded(source, tuple(layer.padding), mode)
+        for kind, mode in _PADDINGS.items():
+            if isinstance(layer, kind):
+                return Padded(source, tuple(layer.padding), mode)
         if isinstance(layer, nn.Upsample):
             return self._enlarge(layer, source)
         if isinstance(layer, nn.AvgPool2d) and _tiles_evenly(layer):
