@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import os
 import secrets
 import signal
@@ -101,6 +102,7 @@ def serve(
             timeout_graceful_shutdown=3,
             forwarded_allow_ips="127.0.0.1,::1",
         )
+        logging.getLogger("uvicorn.error").addFilter(_is_news)
         with contextlib.suppress(KeyboardInterrupt):  # uvicorn has ended in order, and passes the signal on
             _Server(config, lambda: say(address)).run(sockets=[listening])
     finally:
@@ -189,6 +191,12 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self.say()
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Not that a server which ends cuts the lines that pages hold open, each with a stack trace."""
+    cut = record.exc_info is not None and record.exc_info[0] is asyncio.CancelledError
+    return not cut and not record.getMessage().startswith("Cancel ")
 
 
 def _listen(address: Address) -> socket.socket:

@@ -52,10 +52,10 @@ def build_networks(settings: TrainSettings) -> dict[str, nn.Module]:
                 f"at size {settings.size} there are five; take a multiple of 64, or leave it out"
             )
         if kind == "discriminator" and settings.size < networks[name].smallest:
+            of_depth = [f"discriminator.{each}" for each in ("layers", "scales") if each in arguments]
             raise BadInput(
-                f"size: must be {networks[name].smallest} or more for the discriminator {chosen!r} with its "
-                f"layers and scales, which leave nothing of {settings.size}; discriminator.layers and "
-                "discriminator.scales set fewer"
+                f"size: must be {networks[name].smallest} or more for the discriminator {chosen!r} as deep as "
+                f"it is, which leaves nothing of {settings.size}; {' and '.join(of_depth)} may be fewer"
             )
     if settings.method != "cyclegan":
         widths = list(patch_widths(settings).values())
