@@ -1,5 +1,6 @@
 """The networks of a run as the settings name them."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -52,10 +53,11 @@ def build_networks(settings: TrainSettings) -> dict[str, nn.Module]:
                 f"at size {settings.size} there are five; take a multiple of 64, or leave it out"
             )
         if kind == "discriminator" and settings.size < networks[name].smallest:
-            of_depth = [f"discriminator.{each}" for each in ("layers", "scales") if each in arguments]
+            known = inspect.signature(type(networks[name])).parameters
+            of_depth = [f"discriminator.{each}" for each in ("layers", "scales") if each in known]
             raise BadInput(
-                f"size: must be {networks[name].smallest} or more for the discriminator {chosen!r} as deep as "
-                f"it is, which leaves nothing of {settings.size}; {' and '.join(of_depth)} may be fewer"
+                f"size: must be {networks[name].smallest} or more for the discriminator {chosen!r}, as deep "
+                f"as it is, which leaves nothing of {settings.size}; {' and '.join(of_depth)} may be fewer"
             )
     if settings.method != "cyclegan":
         widths = list(patch_widths(settings).values())
