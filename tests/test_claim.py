@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -71,6 +72,7 @@ def test_two_trainings_in_one_folder_and_none_after_a_kill(tiny, here, capsys, i
 HOLDER = """
 import sys, time
 from pathlib import Path
+from types import SimpleNamespace
 from cyclegan.training.claim import Claim
 held = Claim()
 held.take(Path(sys.argv[1]))
@@ -160,5 +162,5 @@ def test_pictures_that_changed_since_the_checkpoint_are_said_once(tiny, here, sm
 
 
 def test_a_checkpoint_from_before_pictures_were_kept_says_nothing(small_domain):
-    now = pictures_of({"A": sorted((small_domain / "trainA").iterdir())})
+    now = pictures_of({"A": SimpleNamespace(paths=sorted((small_domain / "trainA").iterdir()))}, {})
     assert changed(None, now) is None and changed({"A": list(now["A"])}, now) is None

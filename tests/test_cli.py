@@ -186,11 +186,10 @@ MISTAKES = {
     "data prepare cityscapes": "cityscapes: The licence does not allow",
     "data audit": "audit: name a DOMAIN ('cyclegan data list' shows them) or a FOLDER",
     "data audit nowhere": "nowhere: no such domain or folder",
-    "data audit horse2zebra": "datasets/horse2zebra: is not prepared",
     "data audit . --require-license CC-BY": "'CC-BY' is no SPDX identifier (https://spdx.org/licenses); did you mean 'CC-BY-4.0'?",
     "data list --require-license CC0-1.0": "--require-license: goes with audit, not with list",
     "train --data.root x --require-license cc0": "'cc0' is no SPDX identifier (https://spdx.org/licenses); did you mean 'CC0-1.0'?",
-    "train --data.root x --require-license ,": "'' is no SPDX identifier",
+    "train --data.root x --require-license ,": "require_license: name one licence or more",
 }
 
 
