@@ -99,6 +99,7 @@ def test_the_advice_names_what_fits(tiny):
     assert "--size 144 would fit with this batch" in words and "\n" not in words
 
 
+@pytest.mark.slow
 def test_a_smaller_size_is_named_for_a_network_that_is_as_deep_as_its_size(tiny):
     """256 -> 192 of six halvings, 144 -> 128 of seven; a U-Net that is told eight has none."""
     settings = tiny(size=256, augment={}, batch_size=1, generator={"name": "unet", "filters": 2})

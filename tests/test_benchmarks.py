@@ -371,6 +371,7 @@ def losses_of_steps(monkeypatch):
     return found
 
 
+@pytest.mark.slow
 def test_every_recipes_step_can_be_measured(on_path, losses_of_steps):
     """With discriminators: the first steps of a recipe with pre-training are without."""
     step, read_recipe = on_path("step"), on_path("entry").read_recipe
@@ -472,11 +473,13 @@ checkpoint: {{every: 100000}}
     return ["--recipe", str(recipe)]
 
 
+@pytest.mark.slow
 def test_a_short_run_has_grids_and_checkpoints(tmp_path, on_path):
     found = report("train.py", *tiny_recipe(tmp_path, on_path), "--minutes", "0.05")
     assert found["grids"] >= 3 and found["checkpoints"] >= 3 and found["steps"] > found["grids_every"] > 1
 
 
+@pytest.mark.slow
 def test_a_run_without_them_says_so(tmp_path, on_path):
     words = [*tiny_recipe(tmp_path, on_path), "--minutes", "0.02", "--every", "5000"]
     command = [sys.executable, str(BENCHMARKS / "train.py"), *words]

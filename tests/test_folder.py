@@ -735,7 +735,7 @@ def test_killed_in_the_middle_it_goes_on(tmp_path, generator):
     assert len(manifest(out)) == 60
 
 
-@pytest.mark.parametrize("precision", ["auto", "bf16"])
+@pytest.mark.parametrize("precision", ["auto", pytest.param("bf16", marks=pytest.mark.slow)])
 def test_two_processes_share_a_folder(photos, tmp_path, generator, precision, monkeypatch):
     add_bad_files(photos)
     for number in range(3):  # of sizes at which sums are seen to depend on the number of threads

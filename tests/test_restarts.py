@@ -148,6 +148,7 @@ def offline_steps(run: Path) -> list[int]:
     return [step for file in files for step in steps_in(file.read_bytes())]
 
 
+@pytest.mark.slow
 def test_the_same_wandb_run_goes_on_with_no_step_twice_and_none_missing(tiny, here, monkeypatch):
     """Killed with SIGKILL, tracker and all, 4 steps past a checkpoint; a line that W&B lost is sent anew."""
     monkeypatch.delenv("WANDB_API_KEY", raising=False)

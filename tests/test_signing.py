@@ -328,6 +328,7 @@ def test_the_commands_from_folder_to_verdict(generator, papers, photograph, tmp_
     assert "label      none" in out and "signature  none" in out
 
 
+@pytest.mark.slow
 def test_several_processes_sign_and_go_on(generator, papers, photograph, tmp_path, capsys):
     """Each file is signed once, by one of them; a manifest has an identifier of its own, so bytes differ."""
     for name in ("in/a.jpg", "in/b.png", "in/sub/c.webp", "in/sub/d.tif"):

@@ -295,6 +295,7 @@ def test_an_unreachable_server_leaves_an_offline_run(here):
     assert done.stdout.split() == ["wandb", "sync", f"run/wandb/{file.parent.name}"]
 
 
+@pytest.mark.slow
 def test_wandb_itself_uploads_the_pieces_of_a_resumed_run_as_one(tiny, here, monkeypatch, with_card):
     """`wandb sync`, as the run's last line says it, to a server that keeps what it is sent."""
     changes = {"steps": 12, "tracker": "wandb", "samples__every": 3, "checkpoint__every": 4}

@@ -111,6 +111,7 @@ def test_a_unet_is_trained_and_translates_what_is_smaller_than_it(tiny):
     assert Translator.from_pretrained(run.generator("G_AB"))(image).shape == image.shape
 
 
+@pytest.mark.slow
 def test_two_hundred_steps_lower_the_cycle_loss(tiny):
     run = train(
         tiny(steps=200, log_every=20, optimizer__lr=1e-3, generator__filters=16, precision="auto")
