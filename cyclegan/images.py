@@ -77,7 +77,7 @@ def walk(root: Path, depth: int | None = None, leave_out: Path | None = None) ->
     Raises:
         BadInput: a folder cannot be read.
     """
-    above = {_identity(folder) for folder in (root, leave_out) if folder is not None and folder.exists()}
+    above = {identity_of(folder) for folder in (root, leave_out) if folder is not None and folder.exists()}
     waiting = [("", frozenset(above))]
     while waiting:
         prefix, above = waiting.pop()
@@ -91,7 +91,7 @@ def walk(root: Path, depth: int | None = None, leave_out: Path | None = None) ->
         if depth is not None and prefix.count("/") >= depth:
             continue
         for entry in reversed(folders):
-            here = _identity(Path(entry.path))
+            here = identity_of(Path(entry.path))
             if here not in above:
                 waiting.append((f"{prefix}{entry.name}/", above | {here}))
 
@@ -103,8 +103,9 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _identity(folder: Path) -> tuple[int, int]:
-    status = folder.stat()
+def identity_of(path: Path) -> tuple[int, int]:
+    """What the system knows a file or folder by, whatever it is called."""
+    status = path.stat()
     return status.st_dev, status.st_ino
 
 

@@ -1,7 +1,6 @@
 """cyclegan stylize."""
 
 import functools
-import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
@@ -220,11 +219,12 @@ def _refuse_to_destroy(sources: Sequence[Path], outputs: Iterable[Path]) -> None
 
 
 def _place(path: Path) -> tuple[int, int] | None:
+    from cyclegan.images import identity_of
+
     try:
-        status = os.stat(path)  # noqa: PTH116 - a hundred thousand times
+        return identity_of(path)
     except OSError:
         return None
-    return status.st_dev, status.st_ino
 
 
 def _check_preview(

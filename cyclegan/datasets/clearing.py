@@ -57,13 +57,9 @@ def cleared(domain: Domain, required: str | None, styles: Mapping[str, Path]) ->
     if required is None:
         return _with_styles(domain, strange) if strange else domain
     allowed = allowed_list(required.split(","))
-    # What the card says is known before any picture is read.
-    objection = Audit(domain.name, sources_of(domain.card), {}).objection(allowed)
-    audit = audit_domain(domain, strange) if objection is None else None
-    if audit is not None:
-        # The training itself refuses files that cannot be decoded, or leaves them out with --data.skip-bad.
-        objection = audit.objection(allowed, skip_bad=True)
-    if audit is None or objection is not None:
+    audit = audit_domain(domain, strange)
+    # The training itself refuses files that cannot be decoded, or leaves them out with --data.skip-bad.
+    if (objection := audit.objection(allowed, skip_bad=True)) is not None:
         raise BadInput(f"require_license: {objection}")
     return replace(domain, clearance=Clearance(allowed, audit.licences(), audit.attribution()))
 

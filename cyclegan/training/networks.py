@@ -1,6 +1,5 @@
 """The networks of a run as the settings name them."""
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +9,7 @@ from torch import nn
 from cyclegan import chance
 from cyclegan.config import TrainSettings
 from cyclegan.errors import BadInput
-from cyclegan.networks import build, fitted
+from cyclegan.networks import build, fitted, settings_of
 from cyclegan.networks.attention import NoSuchMap
 from cyclegan.networks.layers import Dropout, initialize
 from cyclegan.networks.projection import PatchProjection
@@ -53,7 +52,7 @@ def build_networks(settings: TrainSettings) -> dict[str, nn.Module]:
                 f"at size {settings.size} there are five; take a multiple of 64, or leave it out"
             )
         if kind == "discriminator" and settings.size < networks[name].smallest:
-            known = inspect.signature(type(networks[name])).parameters
+            known = settings_of(kind, chosen)
             of_depth = [f"discriminator.{each}" for each in ("layers", "scales") if each in known]
             raise BadInput(
                 f"size: must be {networks[name].smallest} or more for the discriminator {chosen!r}, as deep "
